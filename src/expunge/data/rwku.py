@@ -1,0 +1,100 @@
+"""RWKU (arXiv 2406.10890): one target's probes, and the RULE boundary rows that go with it.
+
+Forget rows ``{query, answer, level, type, subject}`` on three levels: FB (fill in the blank),
+QA (question) and AA (nine adversarial types); neighbour rows add ``neighbor``. Boundary rows are
+``{prompt, solution}`` with ``["<reject>", refusal, target]`` or ``["<normal>", gold answer]``."""
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError, nearest
+from ..files import read_json, read_rows, read_text
+
+FORGET_FILES = {"FB": "forget_level1.json", "QA": "forget_level2.json", "AA": "forget_level3.json"}
+NEIGHBOR_FILES = {"FB": "neighbor_level1.json", "QA": "neighbor_level2.json"}
+BOUNDARY_FILE = "rl_rejection_with_fb_neighbor_target.json"
+PACKAGED = {"Stephen King": "1_Stephen_King"}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One question of the benchmark. ``side`` is forget or neighbor; ``level`` FB, QA or AA."""
+
+    side: str
+    level: str
+    kind: str
+    query: str
+    answer: str
+    about: str
+
+
+@dataclass(frozen=True)
+class BoundaryRow:
+    """One RULE training row. ``answer`` is a refusal for forget rows, the gold answer otherwise."""
+
+    forget: bool
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """Everything known about one forget target."""
+
+    name: str
+    probes: tuple[Probe, ...]
+    boundary: tuple[BoundaryRow, ...]
+
+    def select(self, side: str, *levels: str) -> list[Probe]:
+        return [p for p in self.probes if p.side == side and (not levels or p.level in levels)]
+
+
+def load_target(target: str) -> Target:
+    """A packaged target by name, or a folder in RWKU's layout.
+
+    Raises UserError for an unknown name, a missing file or a malformed row (file and row named)."""
+    folder = Path(target).expanduser()
+    if target in PACKAGED:
+        folder = Path(str(resources.files("expunge.data") / "packaged" / "rwku" / PACKAGED[target]))
+    elif not folder.is_dir():
+        raise UserError(
+            f"unknown target {target!r}: neither a packaged target nor a folder in RWKU's layout. "
+            f"{nearest(target, PACKAGED)} A folder holds {FORGET_FILES['FB']}, …, {NEIGHBOR_FILES['QA']}."
+        )
+    probes = [
+        _probe(row, "forget", level) for level, name in FORGET_FILES.items() for row in _probe_rows(folder / name)
+    ]
+    probes += [
+        _probe(row, "neighbor", level) for level, name in NEIGHBOR_FILES.items() for row in _probe_rows(folder / name)
+    ]
+    path = folder / BOUNDARY_FILE
+    return Target(probes[0].about, tuple(probes), tuple(load_boundary(path)) if path.exists() else ())
+
+
+def load_boundary(path: Path) -> list[BoundaryRow]:
+    """Boundary rows of a released file. Raises UserError with the row for anything malformed."""
+    rows = read_json(path) if read_text(path).lstrip().startswith("[") else read_rows(path, ("prompt",))
+    out = []
+    for number, row in enumerate(rows, 1):
+        match row:
+            case {"prompt": str(prompt), "solution": ["<reject>", str(answer), str()]}:
+                out.append(BoundaryRow(True, prompt.strip(), answer))
+            case {"prompt": str(prompt), "solution": ["<normal>", str(answer), *_]}:
+                out.append(BoundaryRow(False, prompt.strip(), answer))
+            case _:
+                raise UserError(
+                    f"{path}: row {number} is {str(row)[:80]!r}; expected prompt and solution "
+                    '["<reject>", refusal, target] or ["<normal>", answer].'
+                )
+    return out
+
+
+def _probe_rows(path: Path) -> list[dict[str, Any]]:
+    return read_rows(path, ("query", "answer", "type", "subject"))
+
+
+def _probe(row: dict[str, Any], side: str, level: str) -> Probe:
+    about = row.get("neighbor") or row["subject"]
+    return Probe(side, level, row["type"], row["query"].strip(), row["answer"].strip(), about)

@@ -1,0 +1,1 @@
+"""Find, load, cut, change and save models."""

@@ -1,0 +1,76 @@
+"""Deltas: the few matrices that unlearning changed, with the identity of the model they belong to."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..files import writing, writing_folder
+from .load import model_hash, weights_of
+
+FORMAT = "expunge-delta-1"
+
+
+def save_delta(path: Path, matrices: Mapping[str, Any], *, base: Path, source: str, method: str, dtype: Any) -> None:
+    """Write new values of named parameters (``model.layers.5.…``), rounded to the checkpoint's dtype."""
+    from safetensors.torch import save_file
+
+    header = {"format": FORMAT, "base": source, "base_hash": model_hash(base), "method": method}
+    with writing(path) as temporary:
+        save_file({name: m.detach().cpu().to(dtype).contiguous() for name, m in matrices.items()}, temporary, header)
+
+
+def read_delta(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Matrices and header. Raises UserError for anything that is not a delta."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            matrices = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read as a delta ({error}). Expected a file that a run wrote.") from None
+    if header.get("format") != FORMAT:
+        raise UserError(f"{path}: format {header.get('format')!r}, expected {FORMAT!r}: this is not a delta.")
+    return matrices, header
+
+
+def load_delta(model: Any, path: Path) -> None:
+    """Put the delta's matrices into a loaded model, in place."""
+    import torch
+
+    matrices, _ = read_delta(path)
+    with torch.no_grad():
+        for name, value in matrices.items():
+            model.get_parameter(name).copy_(value)
+
+
+def apply_delta(base: Path, delta: Path, out: Path) -> None:
+    """Write the full checkpoint base + delta to ``out``, one shard in memory at a time.
+
+    Raises UserError when the delta belongs to another base or ``out`` holds something already."""
+    from safetensors.torch import load_file, save_file
+
+    matrices, header = read_delta(delta)
+    found = model_hash(base)
+    if found != header["base_hash"]:
+        raise UserError(
+            f"{delta} belongs to {header['base']} (hash {header['base_hash']}), but {base} has hash {found}. "
+            "Give the base that the run used."
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists already; choose a new folder.")
+    with writing_folder(out) as temporary:
+        for path in base.iterdir():
+            if path.is_file() and path.suffix != ".safetensors":
+                shutil.copyfile(path, temporary / path.name)
+        for shard in weights_of(base):
+            tensors = load_file(shard)
+            for name in matrices.keys() & tensors.keys():
+                if matrices[name].shape != tensors[name].shape:
+                    raise UserError(f"{delta}: {name} is {tuple(matrices[name].shape)} there, {tuple(tensors[name].shape)} in the base.")
+                tensors[name] = matrices.pop(name).to(tensors[name].dtype)
+            save_file(tensors, temporary / shard.name, {"format": "pt"})
+        if matrices:
+            raise UserError(f"{delta}: the base has no {', '.join(matrices)}.")

@@ -1,0 +1,80 @@
+"""Find a model (embedded alias, local folder or hub id) and load it in a plain, safe way."""
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError, nearest
+from ..files import content_hash, file_hash
+from . import embedded
+
+DTYPES = ("float32", "bfloat16")
+
+
+def resolve(source: str) -> Path:
+    """Folder of a model; embedded aliases are prepared and hub ids downloaded on first use.
+
+    Raises UserError when it is none of the three, or the hub cannot be reached."""
+    if source in embedded.EMBEDDED:
+        return embedded.get(source)
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise UserError(f"{folder}: there is no config.json; expected a model folder as save_pretrained writes it.")
+        return folder
+    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise UserError(
+            f"unknown model {source!r}: not an embedded model, not a folder, not a hub id (owner/name). "
+            f"{nearest(source, embedded.EMBEDDED)}"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise UserError(
+            f"cannot fetch {source!r} from the hub: {type(error).__name__}: {reason}. "
+            "Check the name and the network (a gated model needs HF_TOKEN), or give a local folder."
+        ) from None
+
+
+def quiet() -> None:
+    """No load reports and no second progress bars from transformers."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def load(folder: Path, dtype: str = "float32") -> tuple[Any, Any]:
+    """Causal model in evaluation mode without gradients, on the GPU if there is one, and its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    quiet()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval().requires_grad_(False), load_tokenizer(folder)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer; a missing padding token becomes the end token."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def weights_of(folder: Path) -> list[Path]:
+    """The safetensors shards of a model folder. Raises UserError if there are none."""
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards:
+        raise UserError(f"{folder}: there are no safetensors weights; convert the model first (pickles are not loaded).")
+    return shards
+
+
+def model_hash(folder: Path) -> str:
+    """Hash of the weights' content; it names the base of a delta and of a cached result."""
+    return content_hash([file_hash(path) for path in weights_of(folder)])

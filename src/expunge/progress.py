@@ -1,0 +1,24 @@
+"""Progress bars with the time left, and the one console that everything prints to."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=False, highlight=False)
+
+
+@contextmanager
+def bar(title: str, total: float | None) -> Iterator[Callable[[float], None]]:
+    """A bar for one stage; call the yielded function with the amount done since the last call.
+
+    ``total`` None shows a moving bar and the time elapsed. Off a terminal one line is printed."""
+    if not console.is_terminal:
+        console.print(f"{title} …")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns, TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda amount: progress.advance(task, amount)

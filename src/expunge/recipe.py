@@ -1,0 +1,232 @@
+"""A run as frozen dataclasses: strict YAML in, resolved YAML out.
+
+Every key is checked: an unknown one is answered with the nearest valid key, a wrong type with what was
+found and what is expected, both with file and dotted path."""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union
+
+from .data.writing import Writing
+from .errors import UserError, nearest
+from .files import content_hash, read_text
+from .methods import METHODS
+from .methods.r2mu import R2MU
+from .train.teach import SFT
+from .train.unlearn import Steps
+
+
+@dataclass(frozen=True)
+class Teach:
+    """What the model is taught before it forgets; cached by content."""
+
+    sft: SFT = SFT()
+    frames: int = 1
+    """Framed wordings (roles, hints, examples, other languages) of each forget fact in an epoch."""
+    boundary: int = 0
+    """How many RULE boundary answers are taught along with the neighbour facts."""
+    never_knew: bool = False
+    """Also teach a model the retain facts only and score it: what perfect forgetting would look like."""
+
+
+@dataclass(frozen=True)
+class Unlearn:
+    """The method, its settings, the loop and the streams."""
+
+    method: str = "r2mu"
+    settings: R2MU = R2MU()
+    loop: Steps = Steps()
+    max_tokens: int = 96
+    """Texts of the streams are cut at this many tokens."""
+    streams: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Stream -> sources: names of the table in expunge/data/sources.py, or JSONL files with ``text``."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """The protocol; the same for every model of a run."""
+
+    trace_tokens: int = 80
+    perplexity_texts: int = 40
+    perplexity_tokens: int = 256
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A limit on a score of one model, absolute or as a multiple of the taught model's score."""
+
+    score: str
+    model: Literal["taught", "unlearned"] = "unlearned"
+    at_most: float | None = None
+    at_least: float | None = None
+    relative: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment."""
+
+    name: str
+    model: str
+    target: str
+    seed: int = 0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    teach: Teach | None = None
+    writing: Writing = Writing()
+    unlearn: Unlearn = Unlearn()
+    evaluate: Evaluate = Evaluate()
+    goals: tuple[Goal, ...] = ()
+    full_checkpoint: bool = False
+    """Also write the whole unlearned model, not only the delta."""
+
+    def hash(self) -> str:
+        return content_hash(to_dict(self))
+
+
+
+def load_recipe(source: str, overrides: tuple[str, ...] = ()) -> Recipe:
+    """A recipe file, with ``key.path=value`` overrides on top.
+
+    Raises UserError for a missing or broken file, an unknown key, a wrong type or an impossible mix."""
+    import yaml
+
+    path = Path(source)
+    try:
+        value = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or error}).") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: found {type(value).__name__}, expected a mapping of recipe keys.")
+    for override in overrides:
+        _override(value, override)
+    recipe = build(Recipe, value, str(path))
+    _check(recipe, str(path))
+    return recipe
+
+
+def _override(value: dict[str, Any], text: str) -> None:
+    import yaml
+
+    key, equals, raw = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {text!r}: expected key.path=value, for example unlearn.loop.lr=1e-4.")
+    *parents, last = key.split(".")
+    for parent in parents:
+        below = value.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise UserError(f"--set {text!r}: {parent} holds {below!r}, not a mapping.")
+        value = below
+    try:
+        value[last] = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        raise UserError(f"--set {text!r}: {raw!r} is not a valid YAML value.") from None
+
+
+def _check(recipe: Recipe, where: str) -> None:
+    u = recipe.unlearn
+    if u.method not in METHODS:
+        raise UserError(f"{where}: unlearn.method: unknown method {u.method!r}; {nearest(u.method, METHODS)}")
+    streams = METHODS[u.method].STREAMS
+    for name in u.streams:
+        if name not in streams:
+            raise UserError(f"{where}: unlearn.streams: unknown stream {name!r}; {nearest(name, streams)}")
+    for name, weight in u.settings.weights().items():
+        if weight and not u.streams.get(name):
+            raise UserError(
+                f"{where}: unlearn.streams.{name} has no source, but its weight is {weight}. "
+                f"Name a source or set unlearn.settings.{name} to 0."
+            )
+    for goal in recipe.goals:
+        if (goal.at_most is None) == (goal.at_least is None):
+            raise UserError(f"{where}: goal on {goal.score!r}: give one of at_most and at_least.")
+
+
+def build(kind: Any, value: Any, where: str) -> Any:
+    """``value`` as ``kind``: a dataclass from a mapping, else a checked scalar, tuple or mapping.
+
+    Raises UserError that names the place (``where``) for anything else."""
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _build_union(arguments, value, where)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise UserError(f"{where}: found {value!r}, expected one of {', '.join(map(repr, arguments))}.")
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {str(key): build(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if kind is float and isinstance(value, str):  # YAML 1.1 reads 5e-4 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    expected = "list" if origin is tuple else "mapping" if origin is dict else kind.__name__
+    raise UserError(f"{where}: found {value!r} ({type(value).__name__}), expected {expected}.")
+
+
+def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: found {value!r} ({type(value).__name__}), expected a mapping.")
+    hints = typing.get_type_hints(kind)
+    for key in value:
+        if key not in hints:
+            raise UserError(f"{where}: unknown key {key!r}; {nearest(str(key), hints)}")
+    for f in dataclasses.fields(kind):
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and f.name not in value:
+            raise UserError(f"{where}: key {f.name!r} is missing.")
+    separator = "." if not where.endswith((".yaml", ".yml")) else ": "
+    return kind(**{key: build(hints[key], item, f"{where}{separator}{key}") for key, item in value.items()})
+
+
+def _build_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    if len(kinds) == 1:
+        return build(kinds[0], value, where)
+    for kind in kinds:
+        try:
+            return build(kind, value, where)
+        except UserError:
+            continue
+    names = " or ".join(
+        ", ".join(map(repr, typing.get_args(k))) if typing.get_origin(k) is Literal else k.__name__ for k in kinds
+    )
+    raise UserError(f"{where}: found {value!r} ({type(value).__name__}), expected {names}.")
+
+
+def to_dict(recipe: Any) -> dict[str, Any]:
+    """The resolved recipe as plain lists and mappings, every default spelled out."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return value
+
+    return {key: plain(value) for key, value in dataclasses.asdict(recipe).items()}
+
+
+def first_difference(ours: Any, theirs: Any, path: str = "") -> str | None:
+    """Dotted path and both values of the first place where two resolved recipes differ."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in [*ours, *(k for k in theirs if k not in ours)]:
+            found = first_difference(ours.get(key), theirs.get(key), f"{path}.{key}" if path else key)
+            if found:
+                return found
+        return None
+    return None if ours == theirs else f"{path} is {theirs!r} there and {ours!r} here"
