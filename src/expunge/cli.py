@@ -9,6 +9,8 @@ from pathlib import Path
 from . import __version__
 from .errors import UserError
 
+Action = Callable[[argparse.Namespace], None]
+
 EXAMPLES = """examples:
   expunge run recipes/quickstart.yaml             forget Stephen King, end to end, with a report
   expunge run recipes/quickstart.yaml --out runs/mine --set unlearn.loop.lr=5e-4
@@ -29,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"expunge {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    def verb(name: str, action: Callable[[argparse.Namespace], None], text: str, example: str) -> argparse.ArgumentParser:
+    def verb(name: str, action: Action, text: str, example: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(
             name,
             help=text,
@@ -45,13 +47,17 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("recipe", help="YAML file of a recipe")
     run.add_argument("--out", type=Path, help="run folder (default: runs/NAME of the recipe); done stages are kept")
     run.add_argument("--until", default="report", metavar="STAGE", help=f"stop after this stage: {stages}")
-    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe key, e.g. seed=1")
+    run.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe key, e.g. seed=1"
+    )
 
     model = verb("model", _model, "get a model, or list the embedded ones", "expunge model get smollm2")
     model.add_argument("action_name", choices=("get", "list"), metavar="get|list")
     model.add_argument("model", nargs="?", help="embedded alias, hub id or folder")
 
-    apply = verb("apply", _apply, "write base + delta as a full checkpoint", "expunge apply runs/quickstart --out king-free")
+    apply = verb(
+        "apply", _apply, "write base + delta as a full checkpoint", "expunge apply runs/quickstart --out king-free"
+    )
     apply.add_argument("run", type=Path, help="run folder, or a delta file together with --base")
     apply.add_argument("--base", help="model that the delta belongs to (default: the run's own)")
     apply.add_argument("--out", type=Path, required=True, help="folder to write; must not exist")

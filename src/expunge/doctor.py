@@ -31,7 +31,7 @@ def examine(console: Console) -> None:
         if name != "expunge":
             table.add_row(name, version)
     table.add_row("processor", f"{cpu_name()}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
-    table.add_row("bfloat16", "fast (AMX)" if torch.cpu._is_amx_tile_supported() else "slow on this processor: prefer float32")
+    table.add_row("bfloat16", "fast (AMX)" if torch.cpu._is_amx_tile_supported() else "slow on this processor")
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     table.add_row("GPU", ", ".join(gpus) or "none")
     table.add_row("memory", f"{total_memory() / 1e9:.1f} GB")
@@ -42,12 +42,18 @@ def examine(console: Console) -> None:
     size = sum(p.stat().st_size for p in cache.rglob("*") if p.is_file()) if cache.exists() else 0
     table.add_row("cache", f"{cache} ({size / 1e9:.1f} GB used, {shutil.disk_usage(place).free / 1e9:.0f} GB free)")
     for alias in EMBEDDED:
-        table.add_row(f"model {alias}", "ready" if folder(alias).exists() else f"not fetched: expunge model get {alias}")
+        table.add_row(
+            f"model {alias}", "ready" if folder(alias).exists() else f"not fetched: expunge model get {alias}"
+        )
     found = bool(wikitext.held_out(1))
-    table.add_row("WikiText-2", "found" if found else "not found: set EXPUNGE_DATA to a folder with wikitext2/wiki.test.raw.txt")
+    table.add_row(
+        "WikiText-2", "found" if found else "not found: set EXPUNGE_DATA to a folder with wikitext2/wiki.test.raw.txt"
+    )
     for extra, packages in EXTRAS.items():
         missing = [name for name in packages if not _installed(name)]
-        table.add_row(f"extra {extra}", f"missing {', '.join(missing)}: pip install 'expunge[{extra}]'" if missing else "complete")
+        table.add_row(
+            f"extra {extra}", f"missing {', '.join(missing)}: pip install 'expunge[{extra}]'" if missing else "complete"
+        )
     console.print(table)
 
 

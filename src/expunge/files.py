@@ -34,7 +34,7 @@ def writing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}. Free some space or choose another folder."
@@ -55,7 +55,7 @@ def writing_folder(path: Path) -> Iterator[Path]:
         yield temporary
         if path.exists():
             shutil.rmtree(path)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}. Free some space or choose another folder."
@@ -125,9 +125,7 @@ def read_rows(path: Path, text_fields: tuple[str, ...]) -> list[dict[str, Any]]:
         for field in text_fields:
             value = row.get(field) if isinstance(row, dict) else None
             if not isinstance(value, str) or not value.strip():
-                raise UserError(
-                    f"{path}: {unit}{number}: field {field!r} is {value!r}, expected a non-empty string."
-                )
+                raise UserError(f"{path}: {unit}{number}: field {field!r} is {value!r}, expected a non-empty string.")
     return rows
 
 
@@ -140,7 +138,7 @@ def content_hash(*parts: Any) -> str:
 def file_hash(path: Path, progress: Callable[[int], None] | None = None) -> str:
     """SHA-256 of a file, in hex."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         while block := file.read(1 << 22):
             digest.update(block)
             if progress:

@@ -5,7 +5,7 @@ the cache, named by the hash of everything that made it. Interrupt at any time a
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from .data.streams import Stream, Text, count_tokens, tokenise
 from .data.writing import prompts_to_write, write
 from .errors import UserError
 from .evals import suite
+from .evals.goals import judge_goals
 from .files import cache_dir, content_hash, read_json, read_jsonl, write_json, write_jsonl, writing_folder
 from .methods import METHODS
 from .methods.r2mu import steers
@@ -263,7 +264,9 @@ def evaluate_stage(job: Run) -> None:
                 load_delta(model, job.delta)
             elif name == "never_knew":
                 model, _ = load(taught_model(job, knows_target=False), job.recipe.dtype)
-            with bar(f"evaluate the {name.replace('_', ' ')} model", suite.work(job.target, e.perplexity_texts)) as advance:
+            with bar(
+                f"evaluate the {name.replace('_', ' ')} model", suite.work(job.target, e.perplexity_texts)
+            ) as advance:
                 found, rows = suite.evaluate(
                     model,
                     tokenizer,
@@ -273,7 +276,9 @@ def evaluate_stage(job: Run) -> None:
                     perplexity_tokens=e.perplexity_tokens,
                     on_done=advance,
                 )
-            found["replies/forget/perplexity"] = suite.reply_naturalness(judge, tokenizer, job.target.probes, rows["rwku"])
+            found["replies/forget/perplexity"] = suite.reply_naturalness(
+                judge, tokenizer, job.target.probes, rows["rwku"]
+            )
             for kind, part in rows.items():
                 write_jsonl(done.parent / f"{kind}.jsonl", part)
             write_json(done, found)
@@ -306,7 +311,7 @@ def run_manifest(job: Run) -> dict[str, Any]:
         "target": job.target.name,
         "method": r.unlearn.method,
         "seed": r.seed,
-        "effective_batch": {name: r.unlearn.loop.batch_size for name in r.unlearn.streams},
+        "effective_batch": dict.fromkeys(r.unlearn.streams, r.unlearn.loop.batch_size),
         "world_size": 1,
         "tokenizer_hash": content_hash((job.original / "tokenizer.json").read_text(encoding="utf-8")),
         "data_hash": content_hash([p.__dict__ for p in job.target.probes], read_jsonl(job.folder / "traces.jsonl")),
@@ -318,27 +323,6 @@ def run_manifest(job: Run) -> dict[str, Any]:
         **read_json(job.folder / "unlearn.json"),
         "goals": judge_goals(r.goals, scores),
     }
-
-
-def judge_goals(goals: Sequence[Any], scores: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each goal with the value it is about, its limit and whether it is met; an unmeasured one is missed."""
-    out = []
-    for goal in goals:
-        entry = scores[goal.model].get(goal.score)
-        if entry is None:
-            raise UserError(f"goal on unknown score {goal.score!r}; scores: {', '.join(scores[goal.model])}.")
-        limit = goal.at_most if goal.at_most is not None else goal.at_least
-        text = f"{entry['label']} ({goal.model})"
-        value = entry["mean"]
-        if goal.relative:
-            text += f" {'at most' if goal.at_most is not None else 'at least'} {limit:g} × taught"
-            taught = scores["taught"][goal.score]["mean"]
-            limit = None if taught is None else limit * taught
-        known = value is not None and limit is not None
-        met = known and (value <= limit if goal.at_most is not None else value >= limit)
-        relation = "at most" if goal.at_most is not None else "at least"
-        out.append({"text": text, "value": value, "limit": limit, "met": bool(met), "relation": relation})
-    return out
 
 
 def _per_step(log: MetricsLog, advance: Callable[[float], None]) -> Callable[[dict[str, Any]], None]:

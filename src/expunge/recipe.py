@@ -86,7 +86,6 @@ class Recipe:
         return content_hash(to_dict(self))
 
 
-
 def load_recipe(source: str, overrides: tuple[str, ...] = ()) -> Recipe:
     """A recipe file, with ``key.path=value`` overrides on top.
 

@@ -104,7 +104,7 @@ def texts(source: str, material: Material) -> list[Text]:
     elif source.endswith((".jsonl", ".json")):
         found = [Text(row["text"]) for row in read_rows(Path(source), ("text",))]
     else:
-        raise UserError(f"unknown source {source!r}; {nearest(source, SOURCES)} Or a .jsonl file of {{\"text\": …}}.")
+        raise UserError(f'unknown source {source!r}; {nearest(source, SOURCES)} Or a .jsonl file of {{"text": …}}.')
     if not found:
         raise UserError(f"source {source!r} is empty: it gave no text.")
     return found

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..files import read_text
 
 FILE = Path("wikitext2") / "wiki.test.raw.txt"
+ADVICE = f"set EXPUNGE_DATA to a folder that holds {FILE}"
 
 
 def held_out(count: int, min_characters: int = 400) -> list[str]:

@@ -37,7 +37,11 @@ def token_nll(
 
 
 def perplexity(
-    model: Any, tokenizer: Any, texts: Sequence[str], max_tokens: int = 256, on_done: Callable[[int], None] | None = None
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    max_tokens: int = 256,
+    on_done: Callable[[int], None] | None = None,
 ) -> float:
     """Perplexity over all tokens but the first of each text, texts cut at ``max_tokens``."""
     sequences = [tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"] for text in texts]

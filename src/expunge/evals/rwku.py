@@ -50,9 +50,7 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """One row per probe: the probe, the reply, its score in [0, 100]."""
     prompts = [encode_prompt(tokenizer, *prompt_of(p)) for p in probes]
-    replies = generate(
-        model, tokenizer, prompts, max_new_tokens=NEW_TOKENS, stop_at_newline=True, on_done=on_done
-    )
+    replies = generate(model, tokenizer, prompts, max_new_tokens=NEW_TOKENS, stop_at_newline=True, on_done=on_done)
     rows = []
     for probe, reply in zip(probes, replies, strict=True):
         text = reply.text.strip() or "NOANSWER"

@@ -6,13 +6,12 @@ from typing import Any
 from ..data.chat import encode_prompt
 from ..data.rwku import Probe, Target
 from ..data.sources import packaged
-from ..data.wikitext import held_out
+from ..data.wikitext import ADVICE, held_out
 from . import rwku, traces
 from .perplexity import perplexity, reply_perplexity
 from .scores import Score, mean_of_means, score
 from .text_measures import distinct_n
 
-SIDES = {"forget": ("FB", "QA", "AA"), "neighbor": ("FB", "QA")}
 NAMES = {"forget": "forget", "neighbor": "neighbour"}
 
 
@@ -35,34 +34,41 @@ def evaluate(
     replies = rwku.evaluate(model, tokenizer, target.probes, on_done)
     thoughts = traces.evaluate(model, tokenizer, target.probes, trace_tokens, on_done)
     out: dict[str, Any] = {}
-    for side, levels in SIDES.items():
-        _levels(out, f"rwku/{side}", f"{NAMES[side]} answers", replies, side, levels, "score", 1, side == "forget")
-        _levels(out, f"traces/{side}/leak", f"{NAMES[side]} traces with the answer", thoughts, side, levels, "leak", 100, side == "forget")
-        rows = [row for row in thoughts if row["side"] == side]
-        for key, label, factor, better in (
-            ("recall", "fact recalled in the best sentence (ROUGE-L)", 100, "lower" if side == "forget" else "higher"),
-            ("closed", "traces that end", 100, "higher"),
-            ("repeated", "repeated 4-grams in a trace", 100, "lower"),
-            ("entropy", "bigram entropy of a trace", 1, ""),
+    for side in NAMES:
+        better = "lower" if side == "forget" else "higher"
+        said = [row for row in replies if row["side"] == side]
+        thought = [row for row in thoughts if row["side"] == side]
+        unit = "ROUGE-L recall"
+        _by_level(out, f"rwku/{side}", said, "score", 1, f"{NAMES[side]} answers", unit, better)
+        _by_level(
+            out, f"traces/{side}/leak", thought, "leak", 100, f"{NAMES[side]} traces with the answer", "%", better
+        )
+        for name, key, label, factor, good in (
+            ("recall/All", "recall", "fact recalled in the best sentence (ROUGE-L)", 100, better),
+            ("closed", "closed", "traces that end", 100, "higher"),
+            ("repeated", "repeated", "repeated 4-grams in a trace", 100, "lower"),
+            ("entropy", "entropy", "bigram entropy of a trace", 1, ""),
         ):
+            value = score([factor * float(row[key]) for row in thought])
             unit = "%" if factor == 100 else "bits"
-            name = f"traces/{side}/{key}" + ("/All" if key == "recall" else "")
-            out[name] = _entry(score([factor * float(r[key]) for r in rows]), f"{NAMES[side]}: {label}", unit, better)
-    forget = [row for row in replies if row["side"] == "forget"]
-    distinct = distinct_n([row["reply"] for row in forget], 3)
-    out["replies/forget/distinct3"] = _single(100 * distinct, len(forget), "forget replies: distinct 3-grams", "%", "higher")
+            out[f"traces/{side}/{name}"] = _entry(value, f"{NAMES[side]}: {label}", unit, good)
+    forget = [row["reply"] for row in replies if row["side"] == "forget"]
+    distinct = 100 * distinct_n(forget, 3)
+    out["replies/forget/distinct3"] = _single(distinct, len(forget), "forget replies: distinct 3-grams", "%", "higher")
     for name, texts in (("wikitext", held_out(perplexity_texts)), ("general", general_held_out(perplexity_texts))):
         label = f"perplexity on held-out {'wikitext' if name == 'wikitext' else 'general text'}"
         if texts:
             value = perplexity(model, tokenizer, texts, perplexity_tokens, on_done)
             out[f"perplexity/{name}"] = _single(value, len(texts), label, "", "lower")
         else:
-            note = "no WikiText-2 found; set EXPUNGE_DATA to a folder with wikitext2/wiki.test.raw.txt"
-            out[f"perplexity/{name}"] = {"mean": None, "note": note, "label": label, "unit": "", "better": "lower"}
+            entry = {"mean": None, "note": f"not at hand; {ADVICE}", "label": label, "unit": "", "better": "lower"}
+            out[f"perplexity/{name}"] = entry
     return out, {"rwku": replies, "traces": thoughts}
 
 
-def reply_naturalness(judge: Any, tokenizer: Any, probes: Sequence[Probe], replies: list[dict[str, Any]]) -> dict[str, Any]:
+def reply_naturalness(
+    judge: Any, tokenizer: Any, probes: Sequence[Probe], replies: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Perplexity of the forget replies under the taught model: how natural they still read to it."""
     pairs = [(p, r["reply"]) for p, r in zip(probes, replies, strict=True) if p.side == "forget"]
     prompts = [encode_prompt(tokenizer, *rwku.prompt_of(probe)) for probe, _ in pairs]
@@ -75,25 +81,22 @@ def general_held_out(count: int) -> list[str]:
     return [row["text"] for row in packaged("general.jsonl", "text") if row["split"] == "heldout"][:count]
 
 
-def _levels(
+def _by_level(
     out: dict[str, Any],
     name: str,
-    label: str,
     rows: list[dict[str, Any]],
-    side: str,
-    levels: tuple[str, ...],
     key: str,
     factor: float,
-    forget: bool,
+    label: str,
+    unit: str,
+    better: str,
 ) -> None:
-    """One score per level and their plain mean ("All")."""
-    better = "lower" if forget else "higher"
-    unit = "ROUGE-L recall" if key == "score" else "%"
-    values = {
-        level: [factor * float(r[key]) for r in rows if r["side"] == side and r["level"] == level] for level in levels
-    }
-    for level in levels:
-        out[f"{name}/{level}"] = _entry(score(values[level]), f"{label}, {level}", unit, better)
+    """One score per level of probes and their plain mean ("All")."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        values.setdefault(row["level"], []).append(factor * float(row[key]))
+    for level, part in values.items():
+        out[f"{name}/{level}"] = _entry(score(part), f"{label}, {level}", unit, better)
     out[f"{name}/All"] = _entry(mean_of_means(list(values.values())), f"{label}, mean of levels", unit, better)
 
 

@@ -69,7 +69,8 @@ def apply_delta(base: Path, delta: Path, out: Path) -> None:
             tensors = load_file(shard)
             for name in matrices.keys() & tensors.keys():
                 if matrices[name].shape != tensors[name].shape:
-                    raise UserError(f"{delta}: {name} is {tuple(matrices[name].shape)} there, {tuple(tensors[name].shape)} in the base.")
+                    shapes = f"{list(matrices[name].shape)} there, {list(tensors[name].shape)} in the base"
+                    raise UserError(f"{delta}: {name} has shape {shapes}.")
                 tensors[name] = matrices.pop(name).to(tensors[name].dtype)
             save_file(tensors, temporary / shard.name, {"format": "pt"})
         if matrices:

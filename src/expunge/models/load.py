@@ -71,7 +71,9 @@ def weights_of(folder: Path) -> list[Path]:
     """The safetensors shards of a model folder. Raises UserError if there are none."""
     shards = sorted(folder.glob("*.safetensors"))
     if not shards:
-        raise UserError(f"{folder}: there are no safetensors weights; convert the model first (pickles are not loaded).")
+        raise UserError(
+            f"{folder}: there are no safetensors weights; convert the model first (pickles are not loaded)."
+        )
     return shards
 
 

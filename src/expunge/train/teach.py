@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ class SFT:
     max_grad_norm: float = 1.0
     first_block: int = 0
     """Blocks below this one, and the embedding unless this is 0, stay as they are."""
+    weighting: Literal["example", "token"] = "example"
+    """Does each exchange count once in a batch's loss, or each label token?"""
     tree_tokens: int = 512
 
 
@@ -63,7 +65,7 @@ def sft(
     checkpoint: Path | None = None,
     log: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> None:
-    """Train in place on prepared epochs; each exchange counts once in the loss, whatever its length.
+    """Train in place on prepared epochs.
 
     With ``checkpoint``, an interrupted run leaves its state there and the next call goes on from it."""
     parameters = freeze_below(model, settings.first_block)
@@ -81,7 +83,8 @@ def sft(
         for step in range(done, len(batches)):
             started = time.perf_counter()
             examples = batches[step]
-            trees = grow(examples, settings.tree_tokens, [1 / len(e.reply) for e in examples])
+            weights = [1 / len(e.reply) for e in examples] if settings.weighting == "example" else None
+            trees = grow(examples, settings.tree_tokens, weights)
             loss = label_loss(model, collate(trees, pad_token))
             loss.backward()
             lr = settings.lr * min(1.0, (step + 1) / settings.warmup_steps) * (1 - step / len(batches))
