@@ -16,8 +16,8 @@ import torch
 from expunge.data.chat import Encoded
 from expunge.data.rwku import load_target
 from expunge.models.load import load, resolve
-from expunge.pipeline import teaching_tokens
-from expunge.recipe import Recipe, Teach
+from expunge.recipe import Teach
+from expunge.teaching import teaching_tokens
 from expunge.train.teach import SFT, sft
 
 
@@ -52,10 +52,9 @@ def main() -> int:
     options.add_argument("--epochs", type=int, default=2)
     epochs = options.parse_args().epochs
     settings = SFT(epochs=epochs, first_block=0, weighting="token")
-    recipe = Recipe(name="benchmark", model="smollm2", target="Stephen King", teach=Teach(sft=settings))
-    folder, target = resolve(recipe.model), load_target(recipe.target)
+    folder, target = resolve("smollm2"), load_target("Stephen King")
     model, tokenizer = load(folder)
-    tokens = teaching_tokens(recipe, target, tokenizer, knows_target=True)
+    tokens = teaching_tokens(0, Teach(sft=settings), target, tokenizer, knows_target=True)
     last = -(-len(tokens[-1]) // settings.batch_size)
 
     ours: list[float] = []

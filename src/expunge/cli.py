@@ -118,7 +118,7 @@ def _model(options: argparse.Namespace) -> None:
 def _apply(options: argparse.Namespace) -> None:
     from .models.delta import apply_delta
     from .models.load import resolve
-    from .pipeline import base_of_run
+    from .run_folder import base_of_run
 
     if options.run.is_dir():
         base, delta = base_of_run(options.run), options.run / "delta.safetensors"

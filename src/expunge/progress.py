@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -22,3 +23,18 @@ def bar(title: str, total: float | None) -> Iterator[Callable[[float], None]]:
     ) as progress:
         task = progress.add_task(title, total=total)
         yield lambda amount: progress.advance(task, amount)
+
+
+def per_step(
+    log: Callable[[dict[str, Any]], None], advance: Callable[[float], None]
+) -> Callable[[dict[str, Any]], None]:
+    """A callback for a training loop: log the row, move the bar to its step (a resumed run starts late)."""
+    done = 0
+
+    def on_step(row: dict[str, Any]) -> None:
+        nonlocal done
+        advance(row["step"] + 1 - done)
+        done = row["step"] + 1
+        log(row)
+
+    return on_step

@@ -297,7 +297,7 @@ def test_no_folder_is_refused(tmp_path: Path) -> None:
         ("scores.json", {"taught": {"a": {"mean": "high"}}, "unlearned": {}}),
         ("scores.json", {"taught": []}),
         ("run.json", {"goals": [{"text": "x", "value": 1, "limit": 2, "met": "yes"}]}),
-        ("run.json", {"goals": [{"text": "x", "value": 1, "limit": None, "met": True}]}),
+        ("run.json", {"goals": [{"text": "x", "value": 1, "limit": "two", "met": True}]}),
         ("run.json", {"seconds": {"teach": "long"}}),
         ("run.json", {"versions": ["torch"]}),
         ("metrics.jsonl", {"stage": "teach", "step": 1}),

@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import UserError
+from ..recipe import Goal
 
 
-def judge_goals(goals: Sequence[Any], scores: dict[str, Any]) -> list[dict[str, Any]]:
+def judge_goals(goals: Sequence[Goal], scores: dict[str, Any]) -> list[dict[str, Any]]:
     """Each goal with the value it is about, its limit and whether it is met; an unmeasured one is missed."""
     out = []
     for goal in goals:
-        entry = scores[goal.model].get(goal.score)
-        if entry is None:
-            raise UserError(f"goal on unknown score {goal.score!r}; scores: {', '.join(scores[goal.model])}.")
+        entry = scores[goal.model][goal.score]
         limit = goal.at_most if goal.at_most is not None else goal.at_least
         text = f"{entry['label']} ({goal.model})"
         value = entry["mean"]

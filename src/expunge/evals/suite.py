@@ -13,6 +13,17 @@ from .scores import Score, mean_of_means, score
 from .text_measures import distinct_n
 
 NAMES = {"forget": "forget", "neighbor": "neighbour"}
+LEVELS = {"forget": ("FB", "QA", "AA", "All"), "neighbor": ("FB", "QA", "All")}
+SCORES = (
+    *(f"rwku/{side}/{level}" for side in NAMES for level in LEVELS[side]),
+    *(f"traces/{side}/leak/{level}" for side in NAMES for level in LEVELS[side]),
+    *(f"traces/{side}/{name}" for side in NAMES for name in ("recall/All", "closed", "repeated", "entropy")),
+    "replies/forget/distinct3",
+    "replies/forget/perplexity",
+    "perplexity/wikitext",
+    "perplexity/general",
+)
+"""Ids of all scores that :func:`evaluate` and :func:`reply_naturalness` give."""
 
 
 def work(target: Target, perplexity_texts: int) -> int:
@@ -49,9 +60,9 @@ def evaluate(
             ("repeated", "repeated", "repeated 4-grams in a trace", 100, "lower"),
             ("entropy", "entropy", "bigram entropy of a trace", 1, ""),
         ):
-            value = score([factor * float(row[key]) for row in thought])
+            measured = score([factor * float(row[key]) for row in thought])
             unit = "%" if factor == 100 else "bits"
-            out[f"traces/{side}/{name}"] = _entry(value, f"{NAMES[side]}: {label}", unit, good)
+            out[f"traces/{side}/{name}"] = _entry(measured, f"{NAMES[side]}: {label}", unit, good)
     forget = [row["reply"] for row in replies if row["side"] == "forget"]
     distinct = 100 * distinct_n(forget, 3)
     out["replies/forget/distinct3"] = _single(distinct, len(forget), "forget replies: distinct 3-grams", "%", "higher")

@@ -36,7 +36,7 @@ def check_block(block: int, layers: int) -> None:
         raise UserError(f"block {block} is out of range: this model has blocks 0 to {layers - 1}.")
 
 
-def load_prefix(folder: str | Path, block: int, dtype: torch.dtype = torch.float32) -> nn.Module:
+def load_prefix(folder: str | Path, block: int, dtype: torch.dtype = torch.float32) -> Any:
     """Embedding and blocks 0..block of a checkpoint; weights above are never read.
 
     Raises UserError for a block that the model does not have or an unknown architecture."""
@@ -53,7 +53,7 @@ def load_prefix(folder: str | Path, block: int, dtype: torch.dtype = torch.float
     return decoder.eval().requires_grad_(False)
 
 
-def select(decoder: nn.Module, pattern: str, blocks: Sequence[int]) -> list[str]:
+def select(decoder: Any, pattern: str, blocks: Sequence[int]) -> list[str]:
     """Names (``layers.5.mlp.down_proj.weight``) of the parameters of ``blocks`` that match ``pattern``.
 
     The pattern is a regular expression searched in the block-relative name. Raises UserError when a
@@ -83,7 +83,7 @@ class Split:
 class SplitDecoder:
     """A truncated decoder cut before the first block that holds a trained matrix."""
 
-    def __init__(self, decoder: nn.Module, trained: Sequence[str]):
+    def __init__(self, decoder: Any, trained: Sequence[str]):
         self.decoder = decoder
         first = min(int(name.split(".")[1]) for name in trained)
         self.lower = _view(decoder, 0, first) if first else None
@@ -117,7 +117,7 @@ class SplitDecoder:
         return torch.func.functional_call(self.upper, weights, kwargs=inputs).last_hidden_state
 
 
-def _view(decoder: nn.Module, start: int, stop: int) -> nn.Module:
+def _view(decoder: Any, start: int, stop: int) -> Any:
     """The decoder with some of its blocks only; modules and weights are shared."""
     view = copy.copy(decoder)
     view._modules = dict(decoder._modules)

@@ -77,6 +77,14 @@ def weights_of(folder: Path) -> list[Path]:
     return shards
 
 
+def checkpoint_dtype(folder: Path) -> Any:
+    """The torch dtype that the checkpoint's weights are stored in; float32 if its config does not say."""
+    import torch
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder).dtype or torch.float32
+
+
 def model_hash(folder: Path) -> str:
     """Hash of the weights' content; it names the base of a delta and of a cached result."""
     return content_hash([file_hash(path) for path in weights_of(folder)])

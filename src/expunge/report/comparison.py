@@ -53,6 +53,8 @@ class Row:
     after: Cell
     change: Cell | None
     judgement: str
+    never_knew: Cell | None
+    """The same of a model that was never taught the target, if the run made one."""
 
     @property
     def whole(self) -> bool:
@@ -75,7 +77,7 @@ def groups(run: RunData) -> tuple[Group, ...]:
     members: dict[str, list[Row]] = {heading: [] for heading, _ in GROUPS}
     for key in dict.fromkeys([*run.before, *run.after]):
         heading = next(h for h, patterns in GROUPS if any(fnmatchcase(key, p) for p in patterns))
-        members[heading].append(_row(key, run.before.get(key), run.after.get(key)))
+        members[heading].append(_row(key, run.before.get(key), run.after.get(key), run.never_knew.get(key)))
     return tuple(Group(heading, tuple(rows)) for heading, rows in members.items() if rows)
 
 
@@ -108,7 +110,7 @@ def goal_value(goal: Goal) -> str:
 
 
 def goal_limit(goal: Goal) -> str:
-    return f"{goal.relation} {goal.limit:g}"
+    return f"{goal.relation} {goal.limit:.4g}" if goal.limit is not None else NOT_MEASURED
 
 
 def number(value: float, decimals: int) -> str:
@@ -139,7 +141,7 @@ def _cell(measure: Measure | None, decimals: int) -> Cell:
     )
 
 
-def _row(key: str, before: Measure | None, after: Measure | None) -> Row:
+def _row(key: str, before: Measure | None, after: Measure | None, never_knew: Measure | None) -> Row:
     known = before or after
     assert known is not None, "a row is made for an id of at least one side"
     means = [m.mean if m else None for m in (before, after)]
@@ -155,6 +157,7 @@ def _row(key: str, before: Measure | None, after: Measure | None) -> Row:
         after=_cell(after, decimals),
         change=change,
         judgement=judgement,
+        never_knew=_cell(never_knew, decimals) if never_knew else None,
     )
 
 
@@ -194,6 +197,6 @@ def _headlines(run: RunData) -> str:
     for key, words in HEADLINES:
         before, after = run.before.get(key), run.after.get(key)
         if before and after and before.mean is not None and after.mean is not None:
-            row = _row(key, before, after)
+            row = _row(key, before, after, None)
             parts.append(f"{words}{' (%)' if row.unit.startswith('%') else ''}, {row.before} to {row.after}")
     return f"From before to after: {'; '.join(parts)}." if parts else ""

@@ -86,6 +86,7 @@ def render(data: RunData) -> str:
         verdict=verdict(data),
         goals=[(goal, goal_value(goal), goal_limit(goal)) for goal in data.goals],
         groups=groups(data),
+        never_knew=bool(data.never_knew),
         not_measured=not_measured(data),
         plots=[
             ("Losses", loss_plot(data), "No losses were logged."),

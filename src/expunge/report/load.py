@@ -31,11 +31,11 @@ class Measure:
 
 @dataclass(frozen=True)
 class Goal:
-    """What the recipe asked for. ``value`` is None if it could not be measured."""
+    """What the recipe asked for. ``value`` (and a relative ``limit``) is None if it could not be measured."""
 
     text: str
     value: float | None
-    limit: float
+    limit: float | None
     met: bool
     relation: str
 
@@ -63,6 +63,8 @@ class RunData:
     goals: tuple[Goal, ...]
     before: dict[str, Measure]
     after: dict[str, Measure]
+    never_knew: dict[str, Measure]
+    """Scores of a model that was never taught the target; empty if the run made none."""
     losses: tuple[dict[str, Any], ...]
     answers: tuple[Pair, ...]
     traces: tuple[Pair, ...]
@@ -77,8 +79,11 @@ def load_run(run: Path) -> RunData:
         raise UserError(f"{run}: no run.json in it. Only a finished run can be reported; finish it or name another.")
     manifest = _mapping(read_json(run / "run.json"), str(run / "run.json"))
     scores = _mapping(read_json(run / "scores.json"), str(run / "scores.json"))
-    sides = {}
-    for side in ("taught", "unlearned"):
+    sides: dict[str, dict[str, Measure]] = {}
+    for side in ("taught", "unlearned", "never_knew"):
+        if side == "never_knew" and side not in scores:
+            sides[side] = {}
+            continue
         where = f"{run / 'scores.json'}: {side}"
         sides[side] = {
             str(key): _measure(key, value, f"{where}: {key}")
@@ -98,6 +103,7 @@ def load_run(run: Path) -> RunData:
         goals=tuple(_goal(goal, f"{run / 'run.json'}: goal {i}") for i, goal in enumerate(goals, 1)),
         before=sides["taught"],
         after=sides["unlearned"],
+        never_knew=sides["never_knew"],
         losses=_losses(run / "metrics.jsonl"),
         answers=_pairs(run, "rwku.jsonl", ANSWER_FIELDS),
         traces=_pairs(run, "traces.jsonl", TRACE_FIELDS),
@@ -153,7 +159,7 @@ def _goal(value: Any, where: str) -> Goal:
     return Goal(
         text=str(goal.get("text") or "unnamed goal"),
         value=_optional(goal.get("value"), f"{where}: value"),
-        limit=_number(goal.get("limit"), f"{where}: limit"),
+        limit=_optional(goal.get("limit"), f"{where}: limit"),
         met=goal["met"],
         relation=relation,
     )

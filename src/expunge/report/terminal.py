@@ -53,7 +53,8 @@ def _goals(data: RunData, words: Words) -> Table:
 
 
 def _scores(data: RunData, words: Words) -> Table:
-    table = _table("Measure", "Before", "After", "Change")
+    gold = ("Never knew",) if data.never_knew else ()
+    table = _table("Measure", "Before", "After", "Change", *gold)
 
     def cell(content: Cell, style: str) -> Text:
         return words(str(content), style if content.measured else "dim")
@@ -72,5 +73,6 @@ def _scores(data: RunData, words: Words) -> Table:
                 cell(row.before, style),
                 cell(row.after, style),
                 words(str(row.change or ""), style),
+                *(words(str(row.never_knew or ""), style) for _ in gold),
             )
     return table

@@ -55,6 +55,7 @@ class MasterAdamW:
             for name, master in self.masters.items():
                 master.copy_(tensors[f"master.{name}"])
                 self.parameters[name].copy_(master)
-                moments = {key: tensors.get(f"{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-                if moments["step"] is not None:
-                    self.adamw.state[master] = {key: value.clone() for key, value in moments.items()}
+                if f"step.{name}" in tensors:
+                    self.adamw.state[master] = {
+                        key: tensors[f"{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
+                    }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.streams import Batch, Stream
 from ..losses import masked_cosine
@@ -53,7 +53,7 @@ def step_loss(
 
 
 def unlearn(
-    decoder: nn.Module,
+    decoder: Any,
     streams: Mapping[str, Stream],
     settings: r2mu.R2MU,
     loop: Steps,

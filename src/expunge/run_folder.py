@@ -1,0 +1,86 @@
+"""A run folder: whose it is, how long its stages took, what it was made with, which base its delta fits."""
+
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .data.rwku import Target
+from .errors import UserError
+from .evals.goals import judge_goals
+from .files import content_hash, read_json, read_jsonl, read_text, write_json
+from .models.load import model_hash, resolve
+from .recipe import Recipe, first_difference, to_dict
+from .teaching import taught_folder
+from .train import manifest
+
+
+def check_owner(folder: Path, recipe: Recipe) -> None:
+    """Raises UserError when the folder is another recipe's, or holds something else."""
+    path = folder / "recipe.json"
+    if path.exists():
+        difference = first_difference(to_dict(recipe), read_json(path))
+        if difference:
+            raise UserError(
+                f"{folder} belongs to another recipe: {difference}. Choose another folder with --out, or delete it."
+            )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is no run folder; choose another with --out.")
+
+
+def claim(folder: Path, recipe: Recipe) -> None:
+    """Make the folder this recipe's."""
+    if not (folder / "recipe.json").exists():
+        write_json(folder / "recipe.json", to_dict(recipe))
+
+
+def add_seconds(folder: Path, stage: str, seconds: float) -> None:
+    """Add to the time a stage has taken so far."""
+    path = folder / "seconds.json"
+    known = read_json(path) if path.exists() else {}
+    write_json(path, {**known, stage: round(known.get(stage, 0.0) + seconds, 1)})
+
+
+def run_manifest(folder: Path, recipe: Recipe, target: Target, original: Path) -> dict[str, Any]:
+    """What run.json holds: everything that may explain why two runs differ, and the goals."""
+    return {
+        "name": recipe.name,
+        "expunge": __version__,
+        "commit": manifest.git_commit(),
+        "created": manifest.now(),
+        "recipe_hash": recipe.hash(),
+        "model": {"source": recipe.model, "hash": model_hash(original)},
+        "target": target.name,
+        "method": recipe.unlearn.method,
+        "seed": recipe.seed,
+        "effective_batch": dict.fromkeys(recipe.unlearn.streams, recipe.unlearn.loop.batch_size),
+        "world_size": 1,
+        "tokenizer_hash": content_hash(read_text(original / "tokenizer.json")),
+        "data_hash": content_hash([vars(p) for p in target.probes], read_jsonl(folder / "traces.jsonl")),
+        "seconds": read_json(folder / "seconds.json"),
+        "peak_memory_gb": manifest.peak_memory_gb(),
+        "versions": manifest.versions(),
+        "machine": manifest.machine(),
+        "recipe": to_dict(recipe),
+        **read_json(folder / "unlearn.json"),
+        "goals": judge_goals(recipe.goals, read_json(folder / "scores.json")),
+    }
+
+
+def base_of_run(folder: Path) -> Path | None:
+    """Folder of the model that a finished run's delta belongs to; None if this is no run folder.
+
+    Raises UserError when that model is no longer in the cache."""
+    if not (folder / "recipe.json").exists() or not (folder / "run.json").exists():
+        return None
+    wanted = read_json(folder / "run.json")["model"]
+    if read_json(folder / "recipe.json")["teach"] is None:
+        candidates = [resolve(wanted["source"])]
+    else:
+        candidates = [path for path in taught_folder().glob("*") if (path / "config.json").exists()]
+    for candidate in candidates:
+        if model_hash(candidate) == wanted["hash"]:
+            return candidate
+    raise UserError(
+        f"{folder}: the model it was made from (hash {wanted['hash']}) is not in the cache. "
+        "Run the recipe again, or name the model with --base."
+    )
