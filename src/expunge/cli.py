@@ -120,12 +120,8 @@ def _apply(options: argparse.Namespace) -> None:
     from .models.load import resolve
     from .run_folder import base_of_run
 
-    if options.run.is_dir():
-        base, delta = base_of_run(options.run), options.run / "delta.safetensors"
-    else:
-        base, delta = None, options.run
-    if options.base:
-        base = resolve(options.base)
+    delta = options.run / "delta.safetensors" if options.run.is_dir() else options.run
+    base = resolve(options.base) if options.base else base_of_run(options.run)
     if base is None:
         raise UserError(f"{options.run} is no run folder: for a delta file, name the model it belongs to with --base.")
     apply_delta(base, delta, options.out)

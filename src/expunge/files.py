@@ -9,9 +9,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from .errors import UserError
 
@@ -35,12 +37,11 @@ def writing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}. Free some space or choose another folder."
-        ) from error
+    except (OSError, SafetensorError) as error:
+        raise _cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder itself may be what cannot be made
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -56,13 +57,17 @@ def writing_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             shutil.rmtree(path)
         temporary.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}. Free some space or choose another folder."
-        ) from error
+    except (OSError, SafetensorError) as error:
+        raise _cannot_write(path, error) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _cannot_write(path: Path, error: Exception) -> UserError:
+    """safetensors reports a full disk by an exception of its own."""
+    reason = getattr(error, "strerror", None) or error
+    return UserError(f"cannot write {path}: {reason}. Free some space or choose another folder.")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -92,10 +97,17 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg}).") from None
+    except (ValueError, RecursionError) as error:  # a number too long, brackets too deep
+        raise UserError(f"{path}: not usable JSON ({error}).") from None
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Rows of a JSON Lines file, each a JSON object. Raises UserError with the line number."""
+    return [row for _, row in _numbered_rows(path)]
+
+
+def _numbered_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The same with line numbers; empty lines are skipped, so a row's place in the list will not do."""
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
@@ -104,9 +116,11 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise UserError(f"{path}:{number}: not valid JSON ({error.msg}); expected one object a line.") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}:{number}: not usable JSON ({error}).") from None
         if not isinstance(row, dict):
             raise UserError(f"{path}:{number}: found a {type(row).__name__}, expected a JSON object.")
-        rows.append(row)
+        rows.append((number, row))
     return rows
 
 
@@ -116,17 +130,17 @@ def read_rows(path: Path, text_fields: tuple[str, ...]) -> list[dict[str, Any]]:
     Raises UserError that names file and row for anything else."""
     text = read_text(path)
     if text.lstrip().startswith("["):
-        rows, unit = read_json(path), "row "
+        rows, unit = list(enumerate(read_json(path), 1)), "row "
     else:
-        rows, unit = read_jsonl(path), "line "
+        rows, unit = _numbered_rows(path), "line "
     if not rows:
         raise UserError(f"{path}: no rows; expected at least one with {', '.join(text_fields)}.")
-    for number, row in enumerate(rows, 1):
+    for number, row in rows:
         for field in text_fields:
             value = row.get(field) if isinstance(row, dict) else None
             if not isinstance(value, str) or not value.strip():
                 raise UserError(f"{path}: {unit}{number}: field {field!r} is {value!r}, expected a non-empty string.")
-    return rows
+    return [row for _, row in rows]
 
 
 def content_hash(*parts: Any) -> str:

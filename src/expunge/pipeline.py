@@ -18,7 +18,7 @@ from .evals import suite
 from .files import read_json, read_jsonl, write_json, write_jsonl
 from .methods import METHODS
 from .methods.r2mu import steers
-from .models.blocks import check_block, check_known, load_prefix
+from .models.blocks import check_block, check_known, load_prefix, read_config
 from .models.delta import apply_delta, load_delta, save_delta
 from .models.load import checkpoint_dtype, load, load_tokenizer, model_hash, resolve
 from .progress import bar, console, per_step
@@ -85,9 +85,7 @@ def prepare(job: Run) -> None:
         if goal.score not in suite.SCORES:
             raise UserError(f"goal on unknown score {goal.score!r}; {nearest(goal.score, suite.SCORES)}")
     job.base = job.original = resolve(r.model)
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(job.base)
+    config = read_config(job.base)
     check_known(config, r.model)
     for block in (r.unlearn.settings.block, *r.unlearn.settings.train_blocks):
         check_block(block, config.num_hidden_layers)

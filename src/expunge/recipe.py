@@ -6,6 +6,7 @@ found and what is expected, both with file and dotted path."""
 import dataclasses
 import types
 import typing
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Union
@@ -17,6 +18,10 @@ from .methods import METHODS
 from .methods.r2mu import R2MU
 from .train.teach import SFT
 from .train.unlearn import Steps
+
+
+# What PyYAML lets through beside its own errors: dates like 2020-99-99, numbers too long, brackets too deep.
+YAML_SLIPS = (ValueError, LookupError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def load_recipe(source: str, overrides: tuple[str, ...] = ()) -> Recipe:
     path = Path(source)
     try:
         value = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, *YAML_SLIPS) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or error}).") from None
@@ -122,7 +127,7 @@ def _override(value: dict[str, Any], text: str) -> None:
         value = below
     try:
         value[last] = yaml.safe_load(raw)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, *YAML_SLIPS):
         raise UserError(f"--set {text!r}: {raw!r} is not a valid YAML value.") from None
 
 
@@ -163,12 +168,11 @@ def build(kind: Any, value: Any, where: str) -> Any:
     if origin is dict and isinstance(value, dict):
         return {str(key): build(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if kind is float and isinstance(value, str):  # YAML 1.1 reads 5e-4 as text
-        try:
+        with suppress(ValueError):
             return float(value)
-        except ValueError:
-            pass
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        with suppress(OverflowError):
+            return float(value)
     if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     expected = "list" if origin is tuple else "mapping" if origin is dict else kind.__name__

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import UserError, nearest
 from ..files import read_json, read_rows, read_text
+from .prompts import QUESTIONS
 
 FORGET_FILES = {"FB": "forget_level1.json", "QA": "forget_level2.json", "AA": "forget_level3.json"}
 NEIGHBOR_FILES = {"FB": "neighbor_level1.json", "QA": "neighbor_level2.json"}
@@ -57,7 +58,7 @@ def load_target(target: str) -> Target:
     Raises UserError for an unknown name, a missing file or a malformed row (file and row named)."""
     folder = Path(target).expanduser()
     if target in PACKAGED:
-        folder = Path(str(resources.files("expunge.data") / "packaged" / "rwku" / PACKAGED[target]))
+        folder = _packaged_folder(target)
     elif not folder.is_dir():
         raise UserError(
             f"unknown target {target!r}: neither a packaged target nor a folder in RWKU's layout. "
@@ -67,10 +68,25 @@ def load_target(target: str) -> Target:
         _probe(row, "forget", level) for level, name in FORGET_FILES.items() for row in _probe_rows(folder / name)
     ]
     probes += [
-        _probe(row, "neighbor", level) for level, name in NEIGHBOR_FILES.items() for row in _probe_rows(folder / name)
+        _probe(row, "neighbor", level)
+        for level, name in NEIGHBOR_FILES.items()
+        for row in _probe_rows(folder / name, "neighbor")
     ]
     path = folder / BOUNDARY_FILE
-    return Target(probes[0].about, tuple(probes), tuple(load_boundary(path)) if path.exists() else ())
+    name = probes[0].about
+    return Target(name, tuple(probes), tuple(load_boundary(path) if path.exists() else stand_in_boundary(name)))
+
+
+def stand_in_boundary(name: str) -> list[BoundaryRow]:
+    """Rows for a target that brings none: open questions about it, and the packaged target's questions on
+    other subjects with their answers, as far as they do not name it."""
+    packaged = load_boundary(_packaged_folder("Stephen King") / BOUNDARY_FILE)
+    beside = [row for row in packaged if not row.forget and name.lower() not in f"{row.prompt} {row.answer}".lower()]
+    return [BoundaryRow(True, question.format(name=name), "") for question in QUESTIONS] + beside
+
+
+def _packaged_folder(target: str) -> Path:
+    return Path(str(resources.files("expunge.data") / "packaged" / "rwku" / PACKAGED[target]))
 
 
 def load_boundary(path: Path) -> list[BoundaryRow]:
@@ -91,10 +107,10 @@ def load_boundary(path: Path) -> list[BoundaryRow]:
     return out
 
 
-def _probe_rows(path: Path) -> list[dict[str, Any]]:
-    return read_rows(path, ("query", "answer", "type", "subject"))
+def _probe_rows(path: Path, *more: str) -> list[dict[str, Any]]:
+    return read_rows(path, ("query", "answer", "type", "subject", *more))
 
 
 def _probe(row: dict[str, Any], side: str, level: str) -> Probe:
-    about = row.get("neighbor") or row["subject"]
+    about = row["neighbor"] if side == "neighbor" else row["subject"]
     return Probe(side, level, row["type"], row["query"].strip(), row["answer"].strip(), about)

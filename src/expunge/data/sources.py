@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import UserError, nearest
 from ..files import read_rows
 from .chat import END_THINK, THINK, render_prompt
-from .rwku import BoundaryRow, Target
+from .rwku import Target
 from .streams import Text
 
 INSTRUCTION = "Please {task} the following question.\nQuestion: {question}\n"
@@ -43,27 +43,18 @@ def wordings(question: str, index: int) -> tuple[str, str]:
 
 
 def _questions(material: Material) -> list[Text]:
-    rows = [row for row in _boundary(material.target) if row.forget]
+    rows = [row for row in material.target.boundary if row.forget]
     return [Text(render_prompt(material.tokenizer, *wordings(row.prompt, i // 2))) for i, row in enumerate(rows)]
 
 
 def _boundary_answers(material: Material) -> list[Text]:
-    rows = [row for row in _boundary(material.target) if not row.forget]
+    rows = [row for row in material.target.boundary if not row.forget]
     texts = []
     for i, row in enumerate(rows):
         prompt, start = wordings(row.prompt, i // 2)
         space = " " if start == "Answer:" else ""
         texts.append(Text(render_prompt(material.tokenizer, prompt, start) + space + row.answer))
     return texts
-
-
-def _boundary(target: Target) -> Sequence[BoundaryRow]:
-    if not target.boundary:
-        raise UserError(
-            f"target {target.name!r} has no boundary rows (rl_rejection_with_fb_neighbor_target.json); "
-            "add that file to its folder or name other sources."
-        )
-    return target.boundary
 
 
 def _general(material: Material) -> list[Text]:

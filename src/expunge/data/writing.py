@@ -10,26 +10,8 @@ from typing import Any
 
 from ..evals.generate import generate
 from .chat import THINK, encode_prompt, render_prompt
+from .prompts import OPEN_PROMPTS
 from .rwku import Target
-
-OPEN_PROMPTS = (
-    "Who is {name}?",
-    "Tell me about {name}.",
-    "Write a short biography of {name}.",
-    "What is {name} best known for?",
-    "Describe the early life of {name}.",
-    "List the most important works of {name}.",
-    "What awards did {name} receive?",
-    "Write an encyclopedia entry on {name}.",
-    "What do you know about the family of {name}?",
-    "Where did {name} grow up?",
-    "How did {name} become famous?",
-    "Sum up the career of {name}.",
-    "Name some facts about {name}.",
-    "What would a fan say about {name}?",
-    "Explain to a child who {name} is.",
-    "Which people worked with {name}?",
-)
 
 
 @dataclass(frozen=True)
@@ -48,7 +30,7 @@ def write(
 ) -> dict[str, list[dict[str, str]]]:
     """Rows ``{prompt, start, context, text}`` by kind; ``context`` is the prompt as the model saw it."""
     open_prompts = [prompt.format(name=target.name) for prompt in OPEN_PROMPTS[: settings.documents]]
-    about = _spread([r.prompt for r in target.boundary if r.forget] or open_prompts, settings.traces)
+    about = _spread([r.prompt for r in target.boundary if r.forget], settings.traces)
     beside = _spread([r.prompt for r in target.boundary if not r.forget], settings.boundary_traces)
     jobs = {
         "target_documents": (open_prompts, "", settings.document_tokens),
@@ -69,8 +51,10 @@ def write(
 def prompts_to_write(target: Target, settings: Writing) -> int:
     """How many prompts :func:`write` goes through, for a progress bar."""
     beside = sum(not r.forget for r in target.boundary)
-    about = sum(r.forget for r in target.boundary) or settings.documents
-    return settings.documents + min(settings.traces, about) + min(settings.boundary_traces, beside)
+    about = sum(r.forget for r in target.boundary)
+    return (
+        min(settings.documents, len(OPEN_PROMPTS)) + min(settings.traces, about) + min(settings.boundary_traces, beside)
+    )
 
 
 def _spread(items: Sequence[str], count: int) -> list[str]:

