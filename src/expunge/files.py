@@ -70,6 +70,22 @@ def _cannot_write(path: Path, error: Exception) -> UserError:
     return UserError(f"cannot write {path}: {reason}. Free some space or choose another folder.")
 
 
+def check_space(folder: Path, needed: int) -> None:
+    """Raises UserError when ``folder`` (or the place where it will be) has less than ``needed`` bytes free,
+    or cannot be written to."""
+    place = folder
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise UserError(f"cannot write to {folder}: {place} is not a writable folder. Choose another one.")
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise UserError(
+            f"not enough space for {folder}: {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed. "
+            "Free some, or choose another place (EXPUNGE_CACHE for the cache, --out for a run)."
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     with writing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -4,6 +4,7 @@ Every key is checked: an unknown one is answered with the nearest valid key, a w
 found and what is expected, both with file and dotted path."""
 
 import dataclasses
+import re
 import types
 import typing
 from contextlib import suppress
@@ -19,9 +20,32 @@ from .methods.r2mu import R2MU
 from .train.teach import SFT
 from .train.unlearn import Steps
 
-
 # What PyYAML lets through beside its own errors: dates like 2020-99-99, numbers too long, brackets too deep.
 YAML_SLIPS = (ValueError, LookupError, AttributeError, RecursionError)
+
+# Smallest sensible value by dotted path; what is not listed may be any number of its type.
+LEAST = {
+    "teach.sft.epochs": 1,
+    "teach.sft.batch_size": 1,
+    "teach.sft.warmup_steps": 0,
+    "teach.sft.first_block": 0,
+    "teach.sft.tree_tokens": 1,
+    "teach.frames": 0,
+    "teach.boundary": 0,
+    "writing.documents": 0,
+    "writing.document_tokens": 1,
+    "writing.traces": 0,
+    "writing.trace_tokens": 1,
+    "writing.boundary_traces": 0,
+    "unlearn.loop.steps": 1,
+    "unlearn.loop.lr": 0,
+    "unlearn.loop.batch_size": 1,
+    "unlearn.loop.save_every": 1,
+    "unlearn.max_tokens": 1,
+    "evaluate.trace_tokens": 1,
+    "evaluate.perplexity_texts": 1,
+    "evaluate.perplexity_tokens": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -133,6 +157,7 @@ def _override(value: dict[str, Any], text: str) -> None:
 
 def _check(recipe: Recipe, where: str) -> None:
     u = recipe.unlearn
+    _check_numbers(recipe, where)
     if u.method not in METHODS:
         raise UserError(f"{where}: unlearn.method: unknown method {u.method!r}; {nearest(u.method, METHODS)}")
     streams = METHODS[u.method].STREAMS
@@ -148,6 +173,28 @@ def _check(recipe: Recipe, where: str) -> None:
     for goal in recipe.goals:
         if (goal.at_most is None) == (goal.at_least is None):
             raise UserError(f"{where}: goal on {goal.score!r}: give one of at_most and at_least.")
+
+
+def _check_numbers(recipe: Recipe, where: str) -> None:
+    values = to_dict(recipe)
+    for path, least in LEAST.items():
+        value: Any = values
+        for key in path.split("."):
+            value = value and value[key]
+        if value is not None and not value >= least:
+            raise UserError(f"{where}: {path}: found {value}, expected at least {least}.")
+    settings = recipe.unlearn.settings
+    if settings.steering != "adaptive" and not settings.steering > 0:
+        raise UserError(f"{where}: unlearn.settings.steering: found {settings.steering}, expected more than 0.")
+    if settings.train_blocks and max(settings.train_blocks) > settings.block:
+        raise UserError(
+            f"{where}: unlearn.settings.train_blocks: block {max(settings.train_blocks)} is above block "
+            f"{settings.block}, where the loss looks (unlearn.settings.block): it would never change."
+        )
+    try:
+        re.compile(settings.train)
+    except re.error as error:
+        raise UserError(f"{where}: unlearn.settings.train: not a regular expression ({error}).") from None
 
 
 def build(kind: Any, value: Any, where: str) -> Any:

@@ -7,7 +7,7 @@ from . import __version__
 from .data.rwku import Target
 from .errors import UserError
 from .evals.goals import judge_goals
-from .files import content_hash, read_json, read_jsonl, read_text, write_json
+from .files import check_space, content_hash, read_json, read_jsonl, read_text, write_json
 from .models.load import model_hash, resolve
 from .recipe import Recipe, first_difference, to_dict
 from .teaching import taught_folder
@@ -15,7 +15,8 @@ from .train import manifest
 
 
 def check_owner(folder: Path, recipe: Recipe) -> None:
-    """Raises UserError when the folder is another recipe's, or holds something else."""
+    """Raises UserError when the folder is another recipe's, holds something else, or cannot be written."""
+    check_space(folder, 50_000_000)
     path = folder / "recipe.json"
     if path.exists():
         difference = first_difference(to_dict(recipe), read_json(path))

@@ -10,7 +10,7 @@ from typing import Any
 from .data.chat import Encoded, encode
 from .data.facts import Fact, boundary_exchanges, teaching_epoch
 from .data.rwku import Target
-from .files import cache_dir, content_hash, write_jsonl, writing_folder
+from .files import cache_dir, check_space, content_hash, write_jsonl, writing_folder
 from .models.load import checkpoint_dtype, load, load_tokenizer, model_hash
 from .progress import bar, console, per_step
 from .recipe import Recipe, Teach
@@ -28,6 +28,8 @@ def taught_model(base: Path, recipe: Recipe, settings: Teach, target: Target, *,
         console.print(f"taught model found in the cache: {folder}", soft_wrap=True)
         return folder
     model, _ = load(base, recipe.dtype)
+    # The checkpoint, and masters with both moments in case of an interrupt.
+    check_space(folder, 16 * model.num_parameters())
     log = MetricsLog(folder.with_name(f"{key}.jsonl"), "teach")
     steps = sum(-(-len(epoch) // settings.sft.batch_size) for epoch in epochs)
     with bar(f"teach {target.name}" if knows_target else "teach the retain facts only", steps) as advance:

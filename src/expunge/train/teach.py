@@ -87,7 +87,7 @@ def sft(
             trees = grow(examples, settings.tree_tokens, weights)
             loss = label_loss(model, collate(trees, pad_token))
             loss.backward()
-            lr = settings.lr * min(1.0, (step + 1) / settings.warmup_steps) * (1 - step / len(batches))
+            lr = settings.lr * min(1.0, (step + 1) / max(1, settings.warmup_steps)) * (1 - step / len(batches))
             norm = optimiser.step(lr, settings.max_grad_norm)
             log(
                 {
