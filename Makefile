@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Benchmark data that cannot travel with the package (WikiText-2) is read from here when it is there.
 export EXPUNGE_DATA ?= $(wildcard ../shared/data)
 
-.PHONY: demo test test-all lint format bench clean
+.PHONY: demo test test-slow lint format bench clean
 
 demo: $(STAMP)
 	$(BIN)/expunge run recipes/quickstart.yaml
@@ -14,8 +14,8 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
 
-test-all: $(STAMP)
-	$(BIN)/python -m pytest -q -m ''
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -q -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

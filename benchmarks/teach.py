@@ -1,6 +1,6 @@
 """Teaching against the obvious loop, in one run: same model, same exchanges in the same order.
 
-    python benchmarks/teach.py [--epochs 2]
+    python benchmarks/teach.py [--epochs 1]
 
 Rival: float32 weights, padded rows through the Hugging Face forward with ``labels``, torch.optim.AdamW with
 gradient clipping. Ours: expunge.train.teach.sft, all blocks trained. Prints seconds per epoch and the loss
@@ -49,7 +49,7 @@ def obvious(model: torch.nn.Module, epochs: list[list[Encoded]], settings: SFT, 
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--epochs", type=int, default=2)
+    options.add_argument("--epochs", type=int, default=1)
     epochs = options.parse_args().epochs
     settings = SFT(epochs=epochs, first_block=0, weighting="token")
     folder, target = resolve("smollm2"), load_target("Stephen King")
