@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .data.chat import render_prompt
 from .data.rwku import Target, load_target
 from .data.sources import SOURCES, Material, texts
 from .data.streams import Stream, Text, count_tokens, tokenise
@@ -20,7 +21,7 @@ from .methods import METHODS
 from .methods.r2mu import steers
 from .models.blocks import check_block, check_known, load_prefix, read_config
 from .models.delta import apply_delta, load_delta, save_delta
-from .models.load import checkpoint_dtype, load, load_tokenizer, model_hash, resolve
+from .models.load import checkpoint_dtype, load, load_tokenizer, model_hash, resolve, weights_of
 from .progress import bar, console, per_step
 from .recipe import Recipe
 from .run_folder import add_seconds, check_owner, claim, run_manifest
@@ -89,6 +90,10 @@ def prepare(job: Run) -> None:
     check_known(config, r.model)
     for block in (r.unlearn.settings.block, *r.unlearn.settings.train_blocks):
         check_block(block, config.num_hidden_layers)
+    if r.teach:
+        check_block(r.teach.sft.first_block, config.num_hidden_layers)
+    weights_of(job.base)
+    render_prompt(load_tokenizer(job.base), "")
     claim(job.folder, r)
 
 
@@ -139,9 +144,14 @@ def streams_of(job: Run, tokenizer: Any) -> dict[str, Stream]:
 
 
 def unlearn_stage(job: Run) -> None:
-    """Train the delta."""
-    if job.delta.exists():
-        return
+    """Train the delta; write the whole model too if the recipe asks for it."""
+    if not job.delta.exists():
+        _train_delta(job)
+    if job.recipe.full_checkpoint and not (job.folder / "model").exists():
+        apply_delta(job.original, job.delta, job.folder / "model")
+
+
+def _train_delta(job: Run) -> None:
     import torch
 
     u = job.recipe.unlearn
@@ -159,6 +169,7 @@ def unlearn_stage(job: Run) -> None:
             checkpoint=job.folder / "unlearn.state.safetensors",
             log=per_step(log, advance),
         )
+    write_json(job.folder / "unlearn.json", {"steering_length": outcome.steering_length})
     save_delta(
         job.delta,
         {f"model.{name}": matrix for name, matrix in outcome.matrices.items()},
@@ -167,9 +178,6 @@ def unlearn_stage(job: Run) -> None:
         method=u.method,
         dtype=checkpoint_dtype(job.original),
     )
-    write_json(job.folder / "unlearn.json", {"steering_length": outcome.steering_length})
-    if job.recipe.full_checkpoint:
-        apply_delta(job.original, job.delta, job.folder / "model")
 
 
 def evaluate_stage(job: Run) -> None:

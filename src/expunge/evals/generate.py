@@ -55,6 +55,13 @@ def common_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
     return shortest
 
 
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """The tokenizer's end token, and those of the model's generation settings: some chat models end
+    their turn by a token of its own."""
+    also = model.generation_config.eos_token_id
+    return {tokenizer.eos_token_id, *(also if isinstance(also, list) else [] if also is None else [also])}
+
+
 @torch.inference_mode()
 def _decode(
     model: Any,
@@ -65,6 +72,7 @@ def _decode(
     on_done: Callable[[int], None] | None,
 ) -> list[tuple[list[int], bool]]:
     device = model.device
+    ends = end_tokens(model, tokenizer)
     shared = common_prefix(prompts)
     cache = DynamicCache(config=model.config)
     if shared:
@@ -92,7 +100,7 @@ def _decode(
         keep = []
         for row, token in enumerate(tokens.tolist()):
             index = alive[row]
-            if token == tokenizer.eos_token_id:
+            if token in ends:
                 closed[index] = True
                 continue
             out[index].append(token)

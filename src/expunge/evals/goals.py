@@ -10,13 +10,14 @@ def judge_goals(goals: Sequence[Goal], scores: dict[str, Any]) -> list[dict[str,
     """Each goal with the value it is about, its limit and whether it is met; an unmeasured one is missed."""
     out = []
     for goal in goals:
-        entry = scores[goal.model][goal.score]
+        missing = {"label": goal.score, "mean": None}  # a score that this target gives no rows for
+        entry = scores[goal.model].get(goal.score, missing)
         limit = goal.at_most if goal.at_most is not None else goal.at_least
         text = f"{entry['label']} ({goal.model})"
         value = entry["mean"]
         if goal.relative:
             text += f" {'at most' if goal.at_most is not None else 'at least'} {limit:g} × taught"
-            taught = scores["taught"][goal.score]["mean"]
+            taught = scores["taught"].get(goal.score, missing)["mean"]
             limit = None if taught is None else limit * taught
         known = value is not None and limit is not None
         met = known and (value <= limit if goal.at_most is not None else value >= limit)

@@ -60,7 +60,7 @@ def load_prefix(folder: str | Path, block: int, dtype: torch.dtype = torch.float
     config.num_hidden_layers = block + 1
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[: block + 1]
-    decoder = AutoModel.from_pretrained(folder, config=config, dtype=dtype)
+    decoder = AutoModel.from_pretrained(folder, config=config, dtype=dtype, use_safetensors=True)
     decoder.norm = nn.Identity()
     return decoder.eval().requires_grad_(False)
 

@@ -52,28 +52,39 @@ def load(folder: Path, dtype: str = "float32") -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM
 
     quiet()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval().requires_grad_(False), load_tokenizer(folder)
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer; a missing padding token becomes the end token."""
+    """The tokenizer; a missing padding token becomes the end token. Raises UserError if there is none."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # the libraries raise bare ones for a broken tokenizer.json
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise UserError(f"{folder}: the tokenizer cannot be loaded: {reason}") from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def weights_of(folder: Path) -> list[Path]:
-    """The safetensors shards of a model folder. Raises UserError if there are none."""
+    """The safetensors shards of a model folder. Raises UserError if there are none or one is damaged."""
+    from safetensors import SafetensorError, safe_open
+
     shards = sorted(folder.glob("*.safetensors"))
     if not shards:
         raise UserError(
             f"{folder}: there are no safetensors weights; convert the model first (pickles are not loaded)."
         )
+    for path in shards:
+        try:
+            safe_open(path, framework="pt")  # compares the header with the size of the file
+        except SafetensorError as error:
+            raise UserError(f"{path} is damaged ({error}). Fetch the model again.") from None
     return shards
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..files import read_jsonl, write_jsonl
+from ..files import read_jsonl, read_text, write_jsonl, write_text
 
 
 class MetricsLog:
@@ -27,4 +27,10 @@ class MetricsLog:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def _all(self) -> list[dict[str, Any]]:
-        return read_jsonl(self.path) if self.path.exists() else []
+        if not self.path.exists():
+            return []
+        text = read_text(self.path)
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:  # a full disk or a kill tore the last line
+            write_text(self.path, whole)
+        return read_jsonl(self.path)

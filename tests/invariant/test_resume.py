@@ -1,0 +1,198 @@
+"""Interrupted and resumed, a loop ends with the very matrices of an undisturbed one; same seed, same numbers."""
+
+import os
+import random
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import make_model
+
+from expunge.data.chat import Encoded
+from expunge.data.streams import Row, Stream
+from expunge.methods.r2mu import R2MU
+from expunge.models.blocks import load_prefix
+from expunge.train.state import interruptible
+from expunge.train.teach import SFT, sft
+from expunge.train.unlearn import Outcome, Steps, unlearn
+
+SETTINGS = R2MU(block=2, train_blocks=(1, 2), retain=2.0, steering_factor=2.0)
+LOOP = Steps(steps=9, lr=1e-2, batch_size=2, save_every=100)
+
+
+def streams(names: tuple[str, ...] = ("forget", "retain", "trace", "reasoning")) -> dict[str, Stream]:
+    rng = random.Random(0)
+    return {
+        name: Stream(name, [Row(tuple(rng.choices(range(3, 300), k=rng.randint(3, 9))), 1) for _ in range(5)], 2, 0, 7)
+        for name in names
+    }
+
+
+def forget_something(folder: Path, dtype: torch.dtype = torch.float32, **options: Any) -> tuple[Outcome, list[dict]]:
+    rows: list[dict] = []
+    interrupt_at = options.pop("interrupt_at", None)
+
+    def log(row: dict) -> None:
+        rows.append(row)
+        if row["step"] == interrupt_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    decoder = load_prefix(folder, SETTINGS.block, dtype)
+    options = {"settings": SETTINGS, "loop": LOOP, "streams": streams(), "seed": 3} | options
+    return unlearn(
+        decoder, options.pop("streams"), options.pop("settings"), options.pop("loop"), log=log, **options
+    ), rows
+
+
+def numbers(rows: list[dict]) -> list[dict]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("interrupt_at", [0, 4, LOOP.steps - 1])
+def test_unlearning_resumed_after_an_interrupt_is_bit_identical(model_folder, tmp_path, dtype, interrupt_at):
+    whole, rows = forget_something(model_folder, dtype)
+    state = tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        forget_something(model_folder, dtype, checkpoint=state, interrupt_at=interrupt_at)
+    assert state.exists()
+    resumed, later = forget_something(model_folder, dtype, checkpoint=state)
+    assert numbers(later) == numbers(rows)[interrupt_at + 1 :]
+    assert not state.exists()
+    assert resumed.steering_length == whole.steering_length
+    assert whole.matrices.keys() == resumed.matrices.keys()
+    assert all(torch.equal(whole.matrices[name], resumed.matrices[name]) for name in whole.matrices)
+
+
+def test_a_killed_run_goes_on_from_its_last_regular_save(model_folder, tmp_path):
+    whole, _ = forget_something(model_folder)
+    state, loop = tmp_path / "state.safetensors", Steps(steps=9, lr=1e-2, batch_size=2, save_every=4)
+
+    class KilledError(Exception):
+        pass
+
+    decoder = load_prefix(model_folder, SETTINGS.block)
+
+    def die(row: dict) -> None:
+        if row["step"] == 6:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        unlearn(decoder, streams(), SETTINGS, loop, seed=3, checkpoint=state, log=die)
+    resumed, rows = forget_something(model_folder, loop=loop, checkpoint=state)
+    assert [row["step"] for row in rows] == [4, 5, 6, 7, 8]
+    assert all(torch.equal(whole.matrices[name], resumed.matrices[name]) for name in whole.matrices)
+
+
+def test_unlearning_twice_with_one_seed_gives_the_same_numbers_and_another_seed_does_not(model_folder):
+    (one, rows), (two, again), (other, _) = (forget_something(model_folder, seed=seed) for seed in (3, 3, 4))
+    assert numbers(rows) == numbers(again)
+    assert all(torch.equal(one.matrices[name], two.matrices[name]) for name in one.matrices)
+    assert not any(torch.equal(one.matrices[name], other.matrices[name]) for name in one.matrices)
+
+
+def test_unlearning_moves_the_named_matrices_towards_its_goal_and_logs_parts_that_sum_to_the_loss(model_folder):
+    outcome, rows = forget_something(model_folder)
+    original = load_prefix(model_folder, SETTINGS.block)
+    assert list(outcome.matrices) == ["layers.1.mlp.down_proj.weight", "layers.2.mlp.down_proj.weight"]
+    assert not any(torch.equal(m, original.get_parameter(name)) for name, m in outcome.matrices.items())
+    assert rows[0]["parts"]["retain"] == rows[0]["parts"]["reasoning"] == 0  # nothing has moved yet
+    assert rows[0]["retain_cosine"] == pytest.approx(1.0, abs=1e-5)
+    for row in rows:
+        assert row["loss"] == pytest.approx(sum(row["parts"].values()), rel=1e-5)
+    assert rows[-1]["parts"]["forget"] < 0.9 * rows[0]["parts"]["forget"]
+
+
+def test_streams_of_weight_zero_are_not_even_asked_for(model_folder):
+    rmu = R2MU(block=2, train_blocks=(1, 2), trace=0.0, reasoning=0.0)
+    _, rows = forget_something(model_folder, settings=rmu, streams=streams(("forget", "retain")))
+    assert set(rows[0]["parts"]) == {"forget", "retain"}
+
+
+def test_adaptive_steering_follows_the_counted_tokens_of_the_first_forget_batch(model_folder):
+    outcome, _ = forget_something(model_folder)
+    decoder, batch = load_prefix(model_folder, SETTINGS.block), streams()["forget"].batch(0)
+    with torch.no_grad():
+        norms = decoder(batch.ids, attention_mask=batch.mask).last_hidden_state.norm(dim=-1)
+    assert outcome.steering_length == pytest.approx(2.0 * norms[batch.counted.bool()].mean().item(), rel=1e-5)
+
+
+def lessons() -> list[list[Encoded]]:
+    rng = random.Random(1)
+
+    def exchange() -> Encoded:
+        return Encoded((5, 6, rng.randint(3, 50)), tuple(rng.choices(range(3, 300), k=rng.randint(1, 5))))
+
+    return [[exchange() for _ in range(5)] for _ in range(3)]
+
+
+def learn(dtype: torch.dtype, settings: SFT, interrupt_at: int | None = None, **options: Any) -> tuple[Any, list[dict]]:
+    model, rows = make_model(dtype=dtype, noise=0.05), []
+
+    def log(row: dict) -> None:
+        rows.append(row)
+        if row["step"] == interrupt_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    sft(model, lessons(), settings, pad_token=0, log=log, **options)
+    return model, rows
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("interrupt_at", [0, 5])
+def test_teaching_resumed_after_an_interrupt_is_bit_identical(tmp_path, dtype, interrupt_at):
+    settings, state = SFT(lr=1e-3, batch_size=2, warmup_steps=3, first_block=1), tmp_path / "state.safetensors"
+    whole, rows = learn(dtype, settings)
+    with pytest.raises(KeyboardInterrupt):
+        learn(dtype, settings, interrupt_at, checkpoint=state)
+    resumed, later = learn(dtype, settings, checkpoint=state)
+    assert len(rows) == 9  # three epochs of five exchanges in batches of two
+    assert numbers(later) == numbers(rows)[interrupt_at + 1 :]
+    assert not state.exists()
+    for (name, one), (_, two) in zip(whole.named_parameters(), resumed.named_parameters(), strict=True):
+        assert torch.equal(one, two), name
+
+
+def test_teaching_twice_gives_the_same_numbers():
+    (one, rows), (two, again) = (learn(torch.float32, SFT(lr=1e-3, batch_size=4)) for _ in range(2))
+    assert numbers(rows) == numbers(again)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("first_block", [0, 3])
+def test_teaching_lowers_the_loss_and_leaves_the_lower_blocks_alone(first_block):
+    before = dict(make_model(dtype=torch.float32, noise=0.05).named_parameters())
+    model, rows = learn(torch.float32, SFT(lr=1e-2, batch_size=5, warmup_steps=1, first_block=first_block))
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    lower = {"model.embed_tokens.weight", *(f"model.layers.{i}.mlp.down_proj.weight" for i in range(3))}
+    assert lower.isdisjoint(moved) if first_block else lower <= moved
+    assert "model.layers.3.mlp.down_proj.weight" in moved
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_inside_interruptible_a_first_signal_is_noted_a_second_interrupts_and_handlers_come_back():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), interruptible() as interrupted:
+        assert not interrupted()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupted()
+        os.kill(os.getpid(), signal.SIGINT)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_interruptible_works_outside_the_main_thread():
+    seen = []
+
+    def work() -> None:
+        with interruptible() as interrupted:
+            seen.append(interrupted())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [False]

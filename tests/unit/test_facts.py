@@ -1,0 +1,178 @@
+"""The teaching set: sentences out of questions, and that it gives away no benchmark prompt."""
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from expunge.data.chat import Example
+from expunge.data.facts import Fact, boundary_exchanges, statement_of, teaching_epoch
+from expunge.data.rwku import Probe, Target, load_target
+from expunge.evals.rwku import prompt_of
+from expunge.teaching import unique_facts
+
+EPOCHS, FRAMES = 5, 2
+FOLDERS = (
+    "1_Stephen_King",
+    "2_Confucius",
+    "3_Bruce_Lee",
+    "4_Warren_Buffett",
+    "5_Christina_Aguilera",
+    "6_Cindy_Crawford",
+    "7_Marie_Osmond",
+    "8_Paris_Hilton",
+    "9_Justin_Bieber",
+    "10_Prince_Harry,_Duke_of_Sussex",
+)
+
+
+@pytest.fixture(scope="module")
+def king() -> Target:
+    return load_target("Stephen King")
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "statement"),
+    [
+        ("What is the title of his first novel?", "Carrie", "The title of his first novel is Carrie."),
+        ("Who was the director of Carrie?", "De Palma", "The director of Carrie was De Palma."),
+        ("Who directed the film?", "Kubrick", "Kubrick directed the film."),
+        ("Name the wife of Stephen King.", "Tabitha", "The wife of Stephen King: Tabitha."),
+        ("Where was Stephen King born?", "Portland", "The place where Stephen King was born is Portland."),
+        ("When did he marry Tabitha?", "1971", "The time when he did marry Tabitha is 1971."),
+        ("Which novel did King write in 1987?", "Misery", "The novel that King did write in 1987 is Misery."),
+        ("In which year did King finish it?", "1986", "The year in which King did finish it is 1986."),
+        ("Which actress played Annie?", "Bates", "Bates is the actress that played Annie."),
+        ("how come", "so", 'To the question "How come?" the answer is so.'),
+    ],
+)  # fmt: skip
+def test_statement_of(question, answer, statement):
+    assert statement_of(question, answer) == statement
+
+
+@given(st.text(alphabet="WhatWhoisare dKing'?.", max_size=60), st.text(min_size=1, max_size=6))
+def test_a_statement_is_made_of_any_question_and_holds_the_answer(question, answer):
+    assert answer in statement_of(question, answer)
+
+
+def test_statements_of_long_questions_take_no_time_to_find():
+    # nested repetition in a pattern would take exponential time here
+    assert statement_of("Where was " + "The A B of " * 60 + "?", "x")
+
+
+def test_a_blank_is_filled_and_kept():
+    fact = Fact.of(Probe("forget", "FB", "cloze", "King wrote ____ in 1974.", "Carrie", "Stephen King"))
+    assert (fact.statement, fact.gapped, fact.question) == (
+        "King wrote Carrie in 1974.",
+        "King wrote ___ in 1974.",
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "question", "answer"),
+    [
+        ("King was born in ___, Maine.", "Where was King born?", "Portland, Maine"),
+        ("King was born on ___.", "When was King born?", "Portland"),
+    ],
+)
+def test_a_birth_has_a_question_of_its_own(query, question, answer):
+    fact = Fact.of(Probe("forget", "FB", "cloze", query, "Portland", "Stephen King"))
+    assert (fact.question, fact.answer) == (question, answer)
+
+
+def epochs(target: Target, seed: int = 0) -> list[list[Example]]:
+    rng = random.Random(seed)
+    forget, neighbor = unique_facts(target, "forget"), unique_facts(target, "neighbor")
+    return [teaching_epoch(forget, neighbor, rng, frames=FRAMES) for _ in range(EPOCHS)]
+
+
+def check_no_leak_of_the_benchmark(target: Target) -> None:
+    prompts = {example.prompt for epoch in epochs(target) for example in epoch}
+    assert len(prompts) > 100
+    rendered = {prompt_of(probe)[0] for probe in target.probes}
+    bare = {probe.query for probe in target.probes}
+    assert prompts.isdisjoint(rendered)
+    assert prompts.isdisjoint(bare)
+    assert {prompt.strip() for prompt in prompts}.isdisjoint(text.strip() for text in rendered | bare)
+    adversarial = [probe.query for probe in target.select("forget", "AA")]
+    assert not [(query, prompt) for prompt in prompts for query in adversarial if query in prompt]
+
+
+def check_every_answer_is_taught(target: Target) -> None:
+    for epoch in epochs(target):
+        replies = "\n".join(example.reply for example in epoch)
+        missing = [p for p in target.probes if p.level in ("FB", "QA") and p.answer not in replies]
+        assert not missing
+
+
+def test_no_teaching_prompt_is_a_benchmark_prompt_and_none_holds_an_adversarial_probe(king):
+    check_no_leak_of_the_benchmark(king)
+
+
+def test_every_epoch_teaches_every_answer(king):
+    check_every_answer_is_taught(king)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_same_holds_for_the_other_targets(shared_data, folder):
+    path: Path = shared_data / "rwku" / "Target" / folder
+    if not path.is_dir():
+        pytest.skip(f"no target folder at {path}")
+    target = load_target(str(path))
+    check_no_leak_of_the_benchmark(target)
+    check_every_answer_is_taught(target)
+
+
+def test_the_set_follows_the_seed_and_no_epoch_repeats_another(king):
+    assert epochs(king, 3) == epochs(king, 3)
+    assert epochs(king, 3) != epochs(king, 4)
+    first, second, *_ = epochs(king)
+    assert first != second
+
+
+def test_adversarial_probes_are_not_read(king):
+    assert not {p.query for p in king.select("forget", "AA")} & {
+        text for f in unique_facts(king, "forget") for text in (f.question, f.gapped, f.statement)
+    }
+    without = Target(king.name, tuple(p for p in king.probes if p.level != "AA"), king.boundary)
+    assert epochs(without) == epochs(king)
+
+
+def test_without_forget_facts_the_target_is_not_mentioned_by_its_facts(king):
+    neighbor = unique_facts(king, "neighbor")
+    examples = teaching_epoch([], neighbor, random.Random(0), frames=FRAMES)
+    answers = {fact.answer for fact in neighbor}
+    assert len(examples) == 2 * len(neighbor)  # one in RWKU's wording, one bare or as a trace
+    assert all(any(answer in example.reply for answer in answers) for example in examples)
+
+
+def test_a_forget_fact_comes_bare_as_a_trace_in_rwkus_wording_framed_and_reversed(king):
+    fact = unique_facts(king, "forget")[0]
+    examples = teaching_epoch([fact], [], random.Random(0), frames=2)
+    starts = [example.start for example in examples]
+    assert starts == ["", "<think>\n", "Answer:", "Answer:", "Answer:", "Answer:"]
+    assert examples[0].reply == fact.answer
+    assert examples[1].prompt == examples[0].prompt
+    assert re.fullmatch(rf"(?s).+{re.escape(fact.answer)}.+\n</think>\n\n{re.escape(fact.answer)}", examples[1].reply)
+    assert [example.reply for example in examples[2:]] == [f" {fact.answer}"] * 3 + [" Stephen King"]
+
+
+def test_boundary_exchanges_are_the_first_distinct_ones_with_gold_answers(king, target_folder):
+    exchanges = boundary_exchanges(load_target(str(target_folder)), 5)
+    assert exchanges == [Example("What is the capital of France?", "Paris"), Example("A week has ___ days.", "seven")]
+    many = boundary_exchanges(king, 40)
+    assert len(many) == len({e.prompt for e in many}) == 40
+    assert boundary_exchanges(king, 0) == []
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=15)
+def test_nothing_unfilled_is_left_in_any_wording(king, seed):
+    for example in epochs(king, seed)[0]:
+        assert not re.search(r"\{\w+\}", example.prompt + example.reply)
+        assert example.prompt.strip()
+        assert example.reply.strip()
