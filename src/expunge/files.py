@@ -36,6 +36,7 @@ def writing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        temporary.chmod(0o666 & ~_umask())  # safetensors makes files for their owner only
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise _cannot_write(path, error) from error
@@ -62,6 +63,12 @@ def writing_folder(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _cannot_write(path: Path, error: Exception) -> UserError:

@@ -159,6 +159,7 @@ def _train_delta(job: Run) -> None:
     decoder = load_prefix(job.original, u.settings.block, dtype)
     streams = streams_of(job, load_tokenizer(job.original))
     log = MetricsLog(job.folder / "metrics.jsonl", "unlearn")
+    checkpoint = job.folder / "unlearn.state.safetensors"
     with bar(f"unlearn ({u.method})", u.loop.steps) as advance:
         outcome = unlearn(
             decoder,
@@ -166,7 +167,7 @@ def _train_delta(job: Run) -> None:
             u.settings,
             u.loop,
             seed=job.recipe.seed,
-            checkpoint=job.folder / "unlearn.state.safetensors",
+            checkpoint=checkpoint,
             log=per_step(log, advance),
         )
     write_json(job.folder / "unlearn.json", {"steering_length": outcome.steering_length})
@@ -178,6 +179,7 @@ def _train_delta(job: Run) -> None:
         method=u.method,
         dtype=checkpoint_dtype(job.original),
     )
+    checkpoint.unlink(missing_ok=True)
 
 
 def evaluate_stage(job: Run) -> None:

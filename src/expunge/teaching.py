@@ -30,6 +30,7 @@ def taught_model(base: Path, recipe: Recipe, settings: Teach, target: Target, *,
     model, _ = load(base, recipe.dtype)
     # The checkpoint, and masters with both moments in case of an interrupt.
     check_space(folder, 16 * model.num_parameters())
+    checkpoint = folder.with_name(f"{key}.state.safetensors")
     log = MetricsLog(folder.with_name(f"{key}.jsonl"), "teach")
     steps = sum(-(-len(epoch) // settings.sft.batch_size) for epoch in epochs)
     with bar(f"teach {target.name}" if knows_target else "teach the retain facts only", steps) as advance:
@@ -39,7 +40,7 @@ def taught_model(base: Path, recipe: Recipe, settings: Teach, target: Target, *,
             settings.sft,
             pad_token=tokenizer.pad_token_id,
             seed=recipe.seed,
-            checkpoint=folder.with_name(f"{key}.state.safetensors"),
+            checkpoint=checkpoint,
             log=per_step(log, advance),
         )
     with writing_folder(folder) as temporary:
@@ -47,6 +48,7 @@ def taught_model(base: Path, recipe: Recipe, settings: Teach, target: Target, *,
         tokenizer.save_pretrained(temporary)
         write_jsonl(temporary / "teach.jsonl", log.rows())
     log.path.unlink(missing_ok=True)
+    checkpoint.unlink(missing_ok=True)
     return folder
 
 

@@ -67,7 +67,8 @@ def sft(
 ) -> None:
     """Train in place on prepared epochs.
 
-    With ``checkpoint``, an interrupted run leaves its state there and the next call goes on from it."""
+    With ``checkpoint``, an interrupted run leaves its state there and the next call goes on from it; who
+    has saved the result removes it."""
     parameters = freeze_below(model, settings.first_block)
     optimiser = MasterAdamW(parameters, settings.lr, settings.weight_decay)
     batches = [
@@ -105,5 +106,3 @@ def sft(
                     save_state(checkpoint, optimiser, step + 1)
                 raise KeyboardInterrupt
     model.eval().requires_grad_(False)
-    if checkpoint:
-        checkpoint.unlink(missing_ok=True)

@@ -96,6 +96,4 @@ def unlearn(
                 save_state(checkpoint, optimiser, step + 1)
             if interrupted():
                 raise KeyboardInterrupt
-    if checkpoint:
-        checkpoint.unlink(missing_ok=True)
     return Outcome({name: p.detach().clone() for name, p in split.parameters.items()}, length)
