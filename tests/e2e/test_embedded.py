@@ -18,7 +18,7 @@ SHORT = (
     "teach.frames=0",
     "writing={documents: 4, document_tokens: 12, traces: 6, boundary_traces: 6, trace_tokens: 12}",
     "unlearn.loop={steps: 8, lr: 1e-3, batch_size: 3, save_every: 4}",
-    "unlearn.max_tokens=48",
+    "unlearn.max_tokens=96",
     "evaluate={trace_tokens: 12, perplexity_texts: 4, perplexity_tokens: 48}",
     "full_checkpoint=true",
 )

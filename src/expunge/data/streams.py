@@ -60,7 +60,9 @@ class Stream:
     def __init__(self, name: str, rows: Sequence[Row], batch_size: int, pad_token: int, seed: int):
         self.rows = [row for row in rows if row.first < len(row.ids)]
         if not self.rows:
-            raise UserError(f"stream {name!r} is empty: no token of its texts would count. Check its sources.")
+            raise UserError(
+                f"stream {name!r} is empty: no token of its texts would count. Check its sources and unlearn.max_tokens."
+            )
         self.name, self.batch_size, self.pad_token, self.seed = name, batch_size, pad_token, seed
         self._pass: tuple[int, list[int]] = (-1, [])
 

@@ -32,7 +32,6 @@ def prompt_of(probe: Probe) -> tuple[str, str]:
 def _rouge() -> Any:
     from rouge import Rouge
 
-    sys.setrecursionlimit(max(sys.getrecursionlimit(), 100_000))  # its longest-common-subsequence recurses
     return Rouge(metrics=["rouge-l"], stats=["r"])
 
 
@@ -42,7 +41,13 @@ def rouge_l_recall(reply: str, answer: str) -> float:
     # The package refuses texts without a word, a lone full stop included.
     if not any(s.split() for s in reply.split(".")) or not any(s.split() for s in answer.split(".")):
         return 0.0
-    return 100 * _rouge().get_scores(reply, answer)[0]["rouge-l"]["r"]
+    before = sys.getrecursionlimit()
+    # Its longest common subsequence recurses once a word.
+    sys.setrecursionlimit(before + len(reply.split()) + len(answer.split()))
+    try:
+        return 100 * _rouge().get_scores(reply, answer)[0]["rouge-l"]["r"]
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def evaluate(
