@@ -61,7 +61,7 @@ class Stream:
         self.rows = [row for row in rows if row.first < len(row.ids)]
         if not self.rows:
             raise UserError(
-                f"stream {name!r} is empty: no token of its texts would count. Check its sources and unlearn.max_tokens."
+                f"stream {name!r} is empty: no token of its texts counts. Check its sources and unlearn.max_tokens."
             )
         self.name, self.batch_size, self.pad_token, self.seed = name, batch_size, pad_token, seed
         self._pass: tuple[int, list[int]] = (-1, [])
