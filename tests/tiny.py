@@ -3,6 +3,9 @@
 Nothing here is loaded or downloaded: every model is random, made in memory, smaller than a megabyte."""
 
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -182,3 +185,16 @@ def write_recipe(path: Path, model: Path | str, target: Path | str, **changes: A
     }
     path.write_text(json.dumps({**recipe, **changes}), encoding="utf-8")  # JSON is YAML
     return path
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """The system refuses to let any file grow beyond `size` bytes, as a full disk would.
+
+    It holds for the whole process, its standard output too: keep it around the call under test alone."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -3,16 +3,15 @@
 import errno
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import BLOCKS, make_model, make_tokenizer, save_model, write_recipe
+from tiny import BLOCKS, make_model, make_tokenizer, no_file_larger_than, save_model, write_recipe
 
 from expunge import __version__, pipeline
 from expunge.cli import main
@@ -46,18 +45,6 @@ def recipe(tmp_path: Path, model_folder: Path, target_folder: Path) -> Callable[
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "run"
-
-
-@pytest.fixture
-def limit_files() -> Iterator[Callable[[int | None], None]]:
-    """Say how large a file may grow before the system refuses the write, as a full disk would; None: as before."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(size: int | None) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft if size is None else size, hard))
-
-    yield limit
-    limit(None)
 
 
 def test_help_lists_every_verb_and_loads_nothing_heavy():
@@ -291,16 +278,15 @@ def test_a_file_where_the_cache_should_be(told, recipe, out, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("stage", ["teach", "unlearn"])
-def test_a_disk_that_is_full(told, recipe, out, cache, limit_files, stage):
+def test_a_disk_that_is_full(told, recipe, out, cache, stage):
     """The taught model, then the delta, is the first file larger than 10 kB."""
     path = recipe() if stage == "teach" else recipe(teach=None)
-    limit_files(10_000)
-    message = told("run", path, "--out", out, "--until", "unlearn")
+    with no_file_larger_than(10_000):
+        message = told("run", path, "--out", out, "--until", "unlearn")
     assert "cannot write " in message
     assert "File too large" in message
     assert "Free some space" in message
     assert not [p for folder in (out, cache) if folder.exists() for p in folder.rglob("*") if "tmp" in p.name]
-    limit_files(None)
     assert main(["run", str(path), "--out", str(out), "--until", "unlearn"]) == 0
 
 

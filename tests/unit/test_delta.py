@@ -2,7 +2,6 @@
 
 import json
 import re
-import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import make_model, save_model
+from tiny import make_model, no_file_larger_than, save_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from expunge.errors import UserError
@@ -118,13 +117,8 @@ def test_a_delta_that_does_not_fit_leaves_nothing_half_written(model_folder, tmp
 
 
 def test_a_full_disk_leaves_nothing_half_written(model_folder, delta, tmp_path):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-    try:
-        with pytest.raises(UserError, match="cannot write .*out: .*File too large"):
-            apply_delta(model_folder, delta, tmp_path / "out")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(UserError, match="cannot write .*out: .*File too large"), no_file_larger_than(50_000):
+        apply_delta(model_folder, delta, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["delta.safetensors"]
 
 

@@ -1,8 +1,6 @@
 """Reading strictly, writing atomically."""
 
 import json
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from tiny import no_file_larger_than
 
 from expunge.errors import UserError, nearest
 from expunge.files import (
@@ -30,15 +29,6 @@ from expunge.files import (
 
 class StopError(Exception):
     pass
-
-
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """No file can grow beyond 1,000 bytes: the system refuses the write, as a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def names(folder: Path) -> list[str]:
@@ -90,9 +80,10 @@ def test_an_exception_inside_a_folder_leaves_the_old_one(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["text", "safetensors"])
-def test_a_full_disk_is_told_in_one_sentence_and_leaves_nothing(tmp_path, small_disk, kind):
+def test_a_full_disk_is_told_in_one_sentence_and_leaves_nothing(tmp_path, kind):
     with (
         pytest.raises(UserError, match=r"cannot write .*out: .*File too large.*Free some space"),
+        no_file_larger_than(1000),
         writing(tmp_path / "out") as temporary,
     ):
         if kind == "text":
@@ -102,8 +93,12 @@ def test_a_full_disk_is_told_in_one_sentence_and_leaves_nothing(tmp_path, small_
     assert names(tmp_path) == []
 
 
-def test_a_full_disk_leaves_no_folder(tmp_path, small_disk):
-    with pytest.raises(UserError, match="File too large"), writing_folder(tmp_path / "out") as temporary:
+def test_a_full_disk_leaves_no_folder(tmp_path):
+    with (
+        pytest.raises(UserError, match="File too large"),
+        no_file_larger_than(1000),
+        writing_folder(tmp_path / "out") as temporary,
+    ):
         save_file({"a": torch.zeros(1000)}, temporary / "model.safetensors")
     assert names(tmp_path) == []
 
