@@ -2,7 +2,8 @@
 
 Per step: the batch is laid out as prefix trees (shared prompts computed once), logits are computed
 where there is a label and nowhere else, blocks below ``first_block`` and the embedding stay frozen,
-AdamW is fused and keeps float32 masters. Same loss and gradient as the plain loop over padded rows."""
+AdamW is fused and keeps float32 masters, freed memory is kept for the next step. Same loss and gradient
+as the plain loop over padded rows."""
 
 import random
 import time
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..data.chat import Encoded
+from ..memory import keep_freed_memory
 from ..prefix_tree import TreeBatch, collate, grow
 from .optimiser import MasterAdamW
 from .state import interruptible, load_state, save_state
@@ -69,6 +71,7 @@ def sft(
 
     With ``checkpoint``, an interrupted run leaves its state there and the next call goes on from it; who
     has saved the result removes it."""
+    keep_freed_memory()
     parameters = freeze_below(model, settings.first_block)
     optimiser = MasterAdamW(parameters, settings.lr, settings.weight_decay)
     batches = [

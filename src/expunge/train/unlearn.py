@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data.streams import Batch, Stream
 from ..losses import masked_cosine
+from ..memory import keep_freed_memory
 from ..methods import r2mu
 from ..models.blocks import SplitDecoder, select
 from .optimiser import MasterAdamW
@@ -65,6 +66,7 @@ def unlearn(
     """Train the named matrices of a truncated decoder in place.
 
     Streams of weight 0 are not read. With ``checkpoint``, an interrupted run goes on from there."""
+    keep_freed_memory()
     split = SplitDecoder(decoder, select(decoder, settings.train, settings.train_blocks))
     active = {name: streams[name] for name, weight in settings.weights().items() if weight}
     generator = torch.Generator().manual_seed(seed)
