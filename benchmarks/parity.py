@@ -19,7 +19,7 @@ from expunge.data.streams import Row, pad
 from expunge.errors import UserError
 from expunge.files import read_json
 from expunge.methods.r2mu import R2MU
-from expunge.models.blocks import SplitDecoder, load_prefix
+from expunge.models.prefix import SplitDecoder, load_prefix
 from expunge.train.optimiser import MasterAdamW
 from expunge.train.unlearn import step_loss
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
-from .data import wikitext
+from .data import corpora
 from .files import cache_dir
 from .models.embedded import EMBEDDED, folder
 from .train.manifest import cpu_name, total_memory, versions
@@ -45,7 +45,7 @@ def examine(console: Console) -> None:
         table.add_row(
             f"model {alias}", "ready" if folder(alias).exists() else f"not fetched: expunge model get {alias}"
         )
-    found = bool(wikitext.held_out(1))
+    found = bool(corpora.held_out(1))
     table.add_row(
         "WikiText-2", "found" if found else "not found: set EXPUNGE_DATA to a folder with wikitext2/wiki.test.raw.txt"
     )

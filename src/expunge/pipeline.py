@@ -5,29 +5,34 @@ the cache, named by the hash of everything that made it. Interrupt at any time a
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .data.chat import render_prompt
 from .data.rwku import Target, load_target
-from .data.sources import SOURCES, Material, texts
+from .data.sources import Material, texts, written_here
 from .data.streams import Stream, Text, count_tokens, tokenise
-from .data.writing import prompts_to_write, write
+from .data.writing import jobs, write
 from .errors import UserError, nearest
 from .evals import suite
-from .files import read_json, read_jsonl, write_json, write_jsonl
-from .methods import METHODS
-from .methods.r2mu import steers
-from .models.blocks import check_block, check_known, load_prefix, read_config
+from .files import cache_dir, content_hash, read_json, read_jsonl, write_json, write_jsonl
+from .methods import METHODS, control_batches
+from .methods.misdirection import steers
+from .methods.rtp import token_ids
+from .methods.zerothink import opening
+from .models.blocks import check_block, check_known, read_config
+from .models.cache import PrefixCache
 from .models.delta import apply_delta, load_delta, save_delta
 from .models.load import checkpoint_dtype, load, load_tokenizer, model_hash, resolve, weights_of
+from .models.prefix import Upper, load_prefix, lower_part
 from .progress import bar, console, per_step
 from .recipe import Recipe
 from .run_folder import add_seconds, check_owner, claim, run_manifest
 from .teaching import taught_model
 from .train.metrics import MetricsLog
-from .train.unlearn import unlearn
+from .train.unlearn import Topic, unlearn
 
 STAGES = ("prepare", "teach", "write", "unlearn", "evaluate", "report")
 
@@ -41,7 +46,7 @@ class Run:
     base: Path = Path()
     original: Path = Path()
     """The model that unlearning starts from: the taught model, or the base when nothing is taught."""
-    target: Target = field(default_factory=lambda: Target("", (), ()))
+    target: Target | None = None
 
     @property
     def delta(self) -> Path:
@@ -77,29 +82,34 @@ def prepare(job: Run) -> None:
     """Fetch the model and check everything that later stages read, before hours are spent; then claim
     the run folder."""
     r = job.recipe
-    job.target = load_target(r.target)
-    for sources in r.unlearn.streams.values():
-        for source in sources:
-            if source not in SOURCES:
-                texts(source, Material(job.target, None, {}))
-    for goal in r.goals:
-        if goal.score not in suite.SCORES:
-            raise UserError(f"goal on unknown score {goal.score!r}; {nearest(goal.score, suite.SCORES)}")
+    job.target = load_target(r.target) if r.target else None
     job.base = job.original = resolve(r.model)
     config = read_config(job.base)
     check_known(config, r.model)
-    for block in (r.unlearn.settings.block, *r.unlearn.settings.train_blocks):
-        check_block(block, config.num_hidden_layers)
     if r.teach:
         check_block(r.teach.sft.first_block, config.num_hidden_layers)
     weights_of(job.base)
-    render_prompt(load_tokenizer(job.base), "")
+    tokenizer = load_tokenizer(job.base)
+    render_prompt(tokenizer, "")
+    material = Material(job.target, tokenizer, {})
+    sources = {source for _, streams in r.unlearn.by_topic().values() for given in streams.values() for source in given}
+    for source in sorted(sources | set(r.writing.about) | set(r.evaluate.questions)):
+        if not written_here(source):
+            texts(source, material)
+    for settings, _ in r.unlearn.by_topic().values():
+        if METHODS[r.unlearn.method].STREAMS:
+            for block in (settings.block, *settings.train_blocks):
+                check_block(block, config.num_hidden_layers)
+    known = suite.scores(job.target, r.evaluate)
+    for goal in r.goals:
+        if goal.score not in known:
+            raise UserError(f"goal on unknown score {goal.score!r}; {nearest(goal.score, known)}")
     claim(job.folder, r)
 
 
 def teach(job: Run) -> None:
     """Teach the target's and its neighbours' facts; the result is cached by content."""
-    if job.recipe.teach is None:
+    if job.recipe.teach is None or job.target is None:
         return
     job.original = taught_model(job.base, job.recipe, job.recipe.teach, job.target, knows_target=True)
     log = MetricsLog(job.folder / "metrics.jsonl", "teach")
@@ -113,34 +123,50 @@ def write_stage(job: Run) -> None:
     path = job.folder / "traces.jsonl"
     if path.exists():
         return
-    model, tokenizer = load(job.original, job.recipe.dtype)
-    with bar("documents and traces", prompts_to_write(job.target, job.recipe.writing)) as advance:
-        written = write(model, tokenizer, job.target, job.recipe.writing, advance)
-    origin = {"model": job.recipe.model, "model_hash": model_hash(job.original), "decoding": "greedy"}
-    write_jsonl(path, [{"kind": kind, **row, **origin} for kind, rows in written.items() for row in rows])
+    r = job.recipe
+    tokenizer = load_tokenizer(job.original)
+    about = [text for source in r.writing.about for text in texts(source, Material(job.target, tokenizer, {}))]
+    todo = jobs(tokenizer, job.target, r.writing, about)
+    rows = []
+    if todo:
+        model, _ = load(job.original, r.dtype)
+        origin = {"model": r.model, "model_hash": model_hash(job.original), "decoding": "greedy"}
+        with bar("documents and traces", sum(len(part.prompts) for part in todo)) as advance:
+            for part in todo:
+                written = write(model, tokenizer, part, r.writing, advance)
+                rows += [{"kind": part.kind, **row, **origin} for row in written]
+    write_jsonl(path, rows)
 
 
-def streams_of(job: Run, tokenizer: Any) -> dict[str, Stream]:
-    """The recipe's streams that have a weight, as endless batches."""
+def topics_of(job: Run, tokenizer: Any) -> list[Topic]:
+    """The recipe's forget corpora, each with its streams that have a weight, as endless batches."""
     u = job.recipe.unlearn
     written: dict[str, list[Text]] = {}
     for row in read_jsonl(job.folder / "traces.jsonl"):
         written.setdefault(row["kind"], []).append(Text(row["text"], row["context"]))
     material = Material(job.target, tokenizer, written)
-    weights = u.settings.weights()
+    return [
+        Topic(name, _streams(job, settings, given, material, f"{name}/" if name else ""), settings)
+        for name, (settings, given) in u.by_topic().items()
+    ]
+
+
+def _streams(job: Run, settings: Any, given: Any, material: Material, prefix: str) -> dict[str, Stream]:
+    u, tokenizer = job.recipe.unlearn, material.tokenizer
+    read = {name for name, weight in settings.weights().items() if weight} | set(control_batches(u.method))
     rows = {
-        name: [row for source in u.streams[name] for row in tokenise(tokenizer, texts(source, material), u.max_tokens)]
+        name: [row for source in given[name] for row in tokenise(tokenizer, texts(source, material), u.max_tokens)]
         for name in METHODS[u.method].STREAMS
-        if weights[name]
+        if name in read
     }
     counted = count_tokens(
         rows,
         [name for name in rows if steers(name)],
-        skip_first=u.settings.skip_sink_tokens,
-        skip_shared=u.settings.skip_shared_prefixes,
+        skip_first=settings.skip_sink_tokens,
+        skip_shared=settings.skip_shared_prefixes,
     )
     pad_token, seed = tokenizer.pad_token_id, job.recipe.seed
-    return {name: Stream(name, part, u.loop.batch_size, pad_token, seed) for name, part in counted.items()}
+    return {name: Stream(f"{prefix}{name}", part, u.loop.batch_size, pad_token, seed) for name, part in counted.items()}
 
 
 def unlearn_stage(job: Run) -> None:
@@ -152,34 +178,65 @@ def unlearn_stage(job: Run) -> None:
 
 
 def _train_delta(job: Run) -> None:
-    import torch
 
     u = job.recipe.unlearn
-    dtype = getattr(torch, job.recipe.dtype)
-    decoder = load_prefix(job.original, u.settings.block, dtype)
-    streams = streams_of(job, load_tokenizer(job.original))
-    log = MetricsLog(job.folder / "metrics.jsonl", "unlearn")
-    checkpoint = job.folder / "unlearn.state.safetensors"
-    with bar(f"unlearn ({u.method})", u.loop.steps) as advance:
-        outcome = unlearn(
-            decoder,
-            streams,
-            u.settings,
-            u.loop,
-            seed=job.recipe.seed,
-            checkpoint=checkpoint,
-            log=per_step(log, advance),
-        )
-    write_json(job.folder / "unlearn.json", {"steering_length": outcome.steering_length})
-    save_delta(
+    save = partial(
+        save_delta,
         job.delta,
-        {f"model.{name}": matrix for name, matrix in outcome.matrices.items()},
         base=job.original,
         source=job.recipe.model,
         method=u.method,
         dtype=checkpoint_dtype(job.original),
     )
+    if not METHODS[u.method].STREAMS:
+        write_json(job.folder / "unlearn.json", {})
+        save({})
+        return
+    decoder, reflect = _decoder(job)
+    topics = topics_of(job, load_tokenizer(job.original))
+    log = MetricsLog(job.folder / "metrics.jsonl", "unlearn")
+    checkpoint = job.folder / "unlearn.state.safetensors"
+    with bar(f"unlearn ({u.method})", u.loop.steps) as advance:
+        outcome = unlearn(
+            decoder,
+            topics,
+            u.loop,
+            method=u.method,
+            seed=job.recipe.seed,
+            checkpoint=checkpoint,
+            cache=_prefix_cache(job),
+            reflect=reflect,
+            log=per_step(log, advance),
+        )
+    lengths = outcome.steering_length
+    write_json(job.folder / "unlearn.json", {"steering_length": lengths if len(lengths) > 1 else max(lengths.values())})
+    save({f"model.{name}": matrix for name, matrix in outcome.matrices.items()})
     checkpoint.unlink(missing_ok=True)
+
+
+def _decoder(job: Run) -> tuple[Any, Upper | None]:
+    """The lower part of the original model; for RTP, which needs logits, also what lies above it."""
+    import torch
+
+    r = job.recipe
+    block, dtype = r.unlearn.settings.block, getattr(torch, r.dtype)
+    if r.unlearn.method == "rtp":
+        model, tokenizer = load(job.original, r.dtype)
+        return lower_part(model, block), Upper(model, block, token_ids(tokenizer, r.unlearn.settings.words))
+    return load_prefix(job.original, block, dtype, "cuda" if torch.cuda.is_available() else "cpu"), None
+
+
+def _prefix_cache(job: Run) -> PrefixCache | None:
+    u = job.recipe.unlearn
+    if u.loop.prefix_cache == "off":
+        return None
+    if u.loop.prefix_cache == "memory":
+        return PrefixCache()
+    s = u.settings
+    cut = content_hash(
+        model_hash(job.original), s.block, s.train, s.train_blocks, s.legacy_param_index, job.recipe.dtype
+    )
+    return PrefixCache(cache_dir() / "prefix" / cut)
 
 
 def evaluate_stage(job: Run) -> None:
@@ -199,7 +256,7 @@ def evaluate_stage(job: Run) -> None:
             if name == "unlearned":
                 model, _ = load(job.original, job.recipe.dtype)
                 load_delta(model, job.delta)
-            elif name == "never_knew" and teach_settings:
+            elif name == "never_knew" and teach_settings and job.target:
                 folder = taught_model(job.base, job.recipe, teach_settings, job.target, knows_target=False)
                 model, _ = load(folder, job.recipe.dtype)
             _evaluate(job, name, model, judge, tokenizer)
@@ -210,22 +267,14 @@ def evaluate_stage(job: Run) -> None:
 def _evaluate(job: Run, name: str, model: Any, judge: Any, tokenizer: Any) -> None:
     """Score one model; ``judge`` is the original, to which the replies should still read naturally."""
     e = job.recipe.evaluate
-    title = f"evaluate the {name.replace('_', ' ')} model"
-    with bar(title, suite.work(job.target, e.perplexity_texts)) as advance:
-        found, rows = suite.evaluate(
-            model,
-            tokenizer,
-            job.target,
-            trace_tokens=e.trace_tokens,
-            perplexity_texts=e.perplexity_texts,
-            perplexity_tokens=e.perplexity_tokens,
-            on_done=advance,
-        )
-    natural = suite.reply_naturalness(judge, tokenizer, job.target.probes, rows["rwku"])
+    silent = name == "unlearned" and (e.zero_think or job.recipe.unlearn.method == "zerothink")
+    under = suite.Scored(model, judge, tokenizer, opening if silent else str)
+    with bar(f"evaluate the {name.replace('_', ' ')} model", suite.work(job.target, e)) as advance:
+        found, rows = suite.evaluate(under, job.target, e, advance)
     folder = job.folder / "evals" / name
     for kind, part in rows.items():
         write_jsonl(folder / f"{kind}.jsonl", part)
-    write_json(folder / "scores.json", {**found, "replies/forget/perplexity": natural})
+    write_json(folder / "scores.json", found)
 
 
 def report_stage(job: Run) -> None:

@@ -15,7 +15,8 @@ from typing import Any, Literal, Union
 from .data.writing import Writing
 from .errors import UserError, nearest
 from .files import content_hash, read_text
-from .methods import METHODS
+from .methods import METHODS, control_batches
+from .methods.misdirection import Misdirection
 from .methods.r2mu import R2MU
 from .train.teach import SFT
 from .train.unlearn import Steps
@@ -37,6 +38,8 @@ LEAST = {
     "writing.traces": 0,
     "writing.trace_tokens": 1,
     "writing.boundary_traces": 0,
+    "writing.read_tokens": 1,
+    "writing.segments": 1,
     "unlearn.loop.steps": 1,
     "unlearn.loop.lr": 0,
     "unlearn.loop.batch_size": 1,
@@ -45,6 +48,8 @@ LEAST = {
     "evaluate.trace_tokens": 1,
     "evaluate.perplexity_texts": 1,
     "evaluate.perplexity_tokens": 2,
+    "evaluate.max_choices": 1,
+    "evaluate.max_questions": 1,
 }
 
 
@@ -62,16 +67,37 @@ class Teach:
 
 
 @dataclass(frozen=True)
+class TopicOf:
+    """One of several forget corpora: its own streams and settings, on top of those of all topics."""
+
+    streams: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Such as its own ``steering`` (c) and ``retain`` (gamma)."""
+
+
+@dataclass(frozen=True)
 class Unlearn:
     """The method, its settings, the loop and the streams."""
 
     method: str = "r2mu"
-    settings: R2MU = R2MU()
+    settings: Any = R2MU()
+    """Of the method's own kind: see expunge/methods/."""
     loop: Steps = Steps()
     max_tokens: int = 96
     """Texts of the streams are cut at this many tokens."""
     streams: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Stream -> sources: names of the table in expunge/data/sources.py, or JSONL files with ``text``."""
+    topics: dict[str, TopicOf] = field(default_factory=dict)
+    """Several forget corpora by name, which take turns; none: one topic with the streams above."""
+
+    def by_topic(self) -> dict[str, tuple[Any, dict[str, tuple[str, ...]]]]:
+        """Topic -> its settings and its streams."""
+        if not self.topics:
+            return {"": (self.settings, self.streams)}
+        return {
+            name: (dataclasses.replace(self.settings, **topic.settings), {**self.streams, **topic.streams})
+            for name, topic in self.topics.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -81,6 +107,15 @@ class Evaluate:
     trace_tokens: int = 80
     perplexity_texts: int = 40
     perplexity_tokens: int = 256
+    choices: tuple[str, ...] = ()
+    """Multiple-choice questions, scored by accuracy: ``mmlu:SUBJECT``, or files in the WMDP schema."""
+    max_choices: int = 200
+    """At most this many questions of each, evenly spaced."""
+    questions: tuple[str, ...] = ()
+    """Sources of questions asked in think mode: does the model decline, and does it still write sense?"""
+    max_questions: int = 40
+    zero_think: bool = False
+    """Let the unlearned model begin every reply with an empty thought."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +135,8 @@ class Recipe:
 
     name: str
     model: str
-    target: str
+    target: str | None = None
+    """Packaged target or folder in RWKU's layout; none where corpora say what is to be forgotten."""
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     teach: Teach | None = None
@@ -115,8 +151,8 @@ class Recipe:
         return content_hash(to_dict(self))
 
 
-def load_recipe(source: str, overrides: tuple[str, ...] = ()) -> Recipe:
-    """A recipe file, with ``key.path=value`` overrides on top.
+def load_recipe(source: str, overrides: tuple[str, ...] = (), scale: str | None = None) -> Recipe:
+    """A recipe file, the part of it that ``scale`` names, then ``key.path=value`` overrides on top.
 
     Raises UserError for a missing or broken file, an unknown key, a wrong type or an impossible mix."""
     import yaml
@@ -130,11 +166,26 @@ def load_recipe(source: str, overrides: tuple[str, ...] = ()) -> Recipe:
         raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or error}).") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: found {type(value).__name__}, expected a mapping of recipe keys.")
+    scales = value.pop("scales", {})
+    if scale is not None:
+        if not isinstance(scales, dict) or scale not in scales:
+            known = f"it has {', '.join(scales)}" if scales else "it has none"
+            raise UserError(
+                f"{path}: there is no scale {scale!r}; {known}. Scales are mappings under the key 'scales'."
+            )
+        value = _merge(value, scales[scale])
     for override in overrides:
         _override(value, override)
     recipe = build(Recipe, value, str(path))
     _check(recipe, str(path))
     return recipe
+
+
+def _merge(below: Any, above: Any) -> Any:
+    """``above`` over ``below``, key by key; lists and scalars are replaced whole, and so are streams."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return {**below, **{k: v if k == "streams" else _merge(below.get(k), v) for k, v in above.items()}}
 
 
 def _override(value: dict[str, Any], text: str) -> None:
@@ -156,23 +207,34 @@ def _override(value: dict[str, Any], text: str) -> None:
 
 
 def _check(recipe: Recipe, where: str) -> None:
-    u = recipe.unlearn
     _check_numbers(recipe, where)
-    if u.method not in METHODS:
-        raise UserError(f"{where}: unlearn.method: unknown method {u.method!r}; {nearest(u.method, METHODS)}")
-    streams = METHODS[u.method].STREAMS
-    for name in u.streams:
-        if name not in streams:
-            raise UserError(f"{where}: unlearn.streams: unknown stream {name!r}; {nearest(name, streams)}")
-    for name, weight in u.settings.weights().items():
-        if weight and not u.streams.get(name):
-            raise UserError(
-                f"{where}: unlearn.streams.{name} has no source, but its weight is {weight}. "
-                f"Name a source or set unlearn.settings.{name} to 0."
-            )
+    _check_topics(recipe.unlearn, where)
+    if recipe.target is None and recipe.teach:
+        raise UserError(f"{where}: teach needs a target: give target, or leave teach out.")
     for goal in recipe.goals:
         if (goal.at_most is None) == (goal.at_least is None):
             raise UserError(f"{where}: goal on {goal.score!r}: give one of at_most and at_least.")
+
+
+def _check_topics(u: Unlearn, where: str) -> None:
+    streams = METHODS[u.method].STREAMS
+    for name, topic in u.topics.items():
+        at = f"{where}: unlearn.topics.{name}.settings"
+        build(type(u.settings), {**dataclasses.asdict(u.settings), **topic.settings}, at)
+    for topic_name, (settings, given) in u.by_topic().items():
+        at = f"{where}: unlearn.topics.{topic_name}" if topic_name else f"{where}: unlearn"
+        for name in given:
+            if name not in streams:
+                raise UserError(f"{at}.streams: unknown stream {name!r}; {nearest(name, streams)}")
+        needed = {name: f"its weight is {weight}" for name, weight in settings.weights().items() if weight}
+        if streams:
+            needed |= dict.fromkeys(control_batches(u.method), f"{u.method} reads it")
+        for name, why in needed.items():
+            if not given.get(name):
+                raise UserError(
+                    f"{at}.streams.{name} has no source, but {why}. "
+                    f"Name a source{f' or set unlearn.settings.{name} to 0' if 'weight' in why else ''}."
+                )
 
 
 def _check_numbers(recipe: Recipe, where: str) -> None:
@@ -183,7 +245,12 @@ def _check_numbers(recipe: Recipe, where: str) -> None:
             value = value and value[key]
         if value is not None and not value >= least:
             raise UserError(f"{where}: {path}: found {value}, expected at least {least}.")
-    settings = recipe.unlearn.settings
+    for settings, _ in recipe.unlearn.by_topic().values():
+        if isinstance(settings, Misdirection):
+            _check_settings(settings, where)
+
+
+def _check_settings(settings: Misdirection, where: str) -> None:
     if settings.steering != "adaptive" and not settings.steering > 0:
         raise UserError(f"{where}: unlearn.settings.steering: found {settings.steering}, expected more than 0.")
     if settings.train_blocks and max(settings.train_blocks) > settings.block:
@@ -220,6 +287,8 @@ def build(kind: Any, value: Any, where: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         with suppress(OverflowError):
             return float(value)
+    if kind is Any:
+        return value
     if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     expected = "list" if origin is tuple else "mapping" if origin is dict else kind.__name__
@@ -230,6 +299,8 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise UserError(f"{where}: found {value!r} ({type(value).__name__}), expected a mapping.")
     hints = typing.get_type_hints(kind)
+    if kind is Unlearn:
+        hints["settings"] = _settings_of(value.get("method", Unlearn.method), where)
     for key in value:
         if key not in hints:
             raise UserError(f"{where}: unknown key {key!r}; {nearest(str(key), hints)}")
@@ -238,7 +309,17 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
         if required and f.name not in value:
             raise UserError(f"{where}: key {f.name!r} is missing.")
     separator = "." if not where.endswith((".yaml", ".yml")) else ": "
-    return kind(**{key: build(hints[key], item, f"{where}{separator}{key}") for key, item in value.items()})
+    given = {key: build(hints[key], item, f"{where}{separator}{key}") for key, item in value.items()}
+    if kind is Unlearn:
+        given.setdefault("settings", hints["settings"]())
+    return kind(**given)
+
+
+def _settings_of(method: Any, where: str) -> Any:
+    """The settings class of a method. Raises UserError for an unknown one."""
+    if method not in METHODS:
+        raise UserError(f"{where}.method: unknown method {method!r}; {nearest(str(method), METHODS)}")
+    return METHODS[method].SETTINGS
 
 
 def _build_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:

@@ -41,7 +41,7 @@ def add_seconds(folder: Path, stage: str, seconds: float) -> None:
     write_json(path, {**known, stage: round(known.get(stage, 0.0) + seconds, 1)})
 
 
-def run_manifest(folder: Path, recipe: Recipe, target: Target, original: Path) -> dict[str, Any]:
+def run_manifest(folder: Path, recipe: Recipe, target: Target | None, original: Path) -> dict[str, Any]:
     """What run.json holds: everything that may explain why two runs differ, and the goals."""
     return {
         "name": recipe.name,
@@ -50,13 +50,15 @@ def run_manifest(folder: Path, recipe: Recipe, target: Target, original: Path) -
         "created": manifest.now(),
         "recipe_hash": recipe.hash(),
         "model": {"source": recipe.model, "hash": model_hash(original)},
-        "target": target.name,
+        "target": target.name if target else None,
         "method": recipe.unlearn.method,
         "seed": recipe.seed,
         "effective_batch": dict.fromkeys(recipe.unlearn.streams, recipe.unlearn.loop.batch_size),
         "world_size": 1,
         "tokenizer_hash": content_hash(read_text(original / "tokenizer.json")),
-        "data_hash": content_hash([vars(p) for p in target.probes], read_jsonl(folder / "traces.jsonl")),
+        "data_hash": content_hash(
+            [vars(p) for p in target.probes] if target else [], read_jsonl(folder / "traces.jsonl")
+        ),
         "seconds": read_json(folder / "seconds.json"),
         "peak_memory_gb": manifest.peak_memory_gb(),
         "versions": manifest.versions(),

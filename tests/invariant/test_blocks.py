@@ -13,7 +13,8 @@ from tiny import BLOCKS, FAMILIES, HIDDEN, make_model, random_ids, relative, sav
 from transformers import CONFIG_MAPPING
 
 from expunge.errors import UserError
-from expunge.models.blocks import KNOWN, SplitDecoder, check_known, load_prefix, select
+from expunge.models.blocks import KNOWN, check_known, select
+from expunge.models.prefix import SplitDecoder, load_prefix
 
 BLOCK = 3  # below the top, where the library's hidden state has passed the final norm
 TRAINED = (1, 3)

@@ -14,10 +14,10 @@ from tiny import make_model
 from expunge.data.chat import Encoded
 from expunge.data.streams import Row, Stream
 from expunge.methods.r2mu import R2MU
-from expunge.models.blocks import load_prefix
+from expunge.models.prefix import load_prefix
 from expunge.train.state import interruptible
 from expunge.train.teach import SFT, sft
-from expunge.train.unlearn import Outcome, Steps, unlearn
+from expunge.train.unlearn import Outcome, Steps, Topic, unlearn
 
 SETTINGS = R2MU(block=2, train_blocks=(1, 2), retain=2.0, steering_factor=2.0)
 LOOP = Steps(steps=9, lr=1e-2, batch_size=2, save_every=100)
@@ -42,9 +42,8 @@ def forget_something(folder: Path, dtype: torch.dtype = torch.float32, **options
 
     decoder = load_prefix(folder, SETTINGS.block, dtype)
     options = {"settings": SETTINGS, "loop": LOOP, "streams": streams(), "seed": 3} | options
-    return unlearn(
-        decoder, options.pop("streams"), options.pop("settings"), options.pop("loop"), log=log, **options
-    ), rows
+    topics = options.pop("topics", [Topic("", options.pop("streams"), options.pop("settings"))])
+    return unlearn(decoder, topics, options.pop("loop"), log=log, **options), rows
 
 
 def numbers(rows: list[dict]) -> list[dict]:
@@ -80,7 +79,7 @@ def test_a_killed_run_goes_on_from_its_last_regular_save(model_folder, tmp_path)
             raise KilledError
 
     with pytest.raises(KilledError):
-        unlearn(decoder, streams(), SETTINGS, loop, seed=3, checkpoint=state, log=die)
+        unlearn(decoder, [Topic("", streams(), SETTINGS)], loop, seed=3, checkpoint=state, log=die)
     resumed, rows = forget_something(model_folder, loop=loop, checkpoint=state)
     assert [row["step"] for row in rows] == [4, 5, 6, 7, 8]
     assert all(torch.equal(whole.matrices[name], resumed.matrices[name]) for name in whole.matrices)
@@ -116,7 +115,7 @@ def test_adaptive_steering_follows_the_counted_tokens_of_the_first_forget_batch(
     decoder, batch = load_prefix(model_folder, SETTINGS.block), streams()["forget"].batch(0)
     with torch.no_grad():
         norms = decoder(batch.ids, attention_mask=batch.mask).last_hidden_state.norm(dim=-1)
-    assert outcome.steering_length == pytest.approx(2.0 * norms[batch.counted.bool()].mean().item(), rel=1e-5)
+    assert outcome.steering_length[""] == pytest.approx(2.0 * norms[batch.counted.bool()].mean().item(), rel=1e-5)
 
 
 def lessons() -> list[list[Encoded]]:

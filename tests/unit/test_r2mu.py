@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from expunge.methods import METHODS
-from expunge.methods.r2mu import R2MU, STREAMS, direction, loss, steering_length, steers
+from expunge.methods.misdirection import Seen, direction, steering_length, steers
+from expunge.methods.r2mu import R2MU, STREAMS, loss
 
 CONTROL = torch.tensor([3.0, 4.0])  # c = 5, u = (0.6, 0.8)
 HIDDEN = {
@@ -105,5 +106,5 @@ def test_entries_of_the_direction_are_uniform_and_not_normal():
 def test_steering_length_as_given_or_from_the_counted_forget_states():
     hidden = torch.tensor([[[300.0, 400.0], [3.0, 4.0], [0.0, 15.0]]])
     mask = torch.tensor([[0, 1, 1]])
-    assert steering_length(R2MU(steering=6.5), hidden, mask) == 6.5
-    assert steering_length(R2MU(steering="adaptive", steering_factor=3.0), hidden, mask) == pytest.approx(30.0)
+    assert steering_length(R2MU(steering=6.5), Seen(hidden, mask)) == 6.5
+    assert steering_length(R2MU(steering="adaptive", steering_factor=3.0), Seen(hidden, mask)) == pytest.approx(30.0)

@@ -4,11 +4,11 @@ import pytest
 
 from expunge.data import writing
 from expunge.data.chat import Encoded, Example, encode, encode_prompt, render_prompt
+from expunge.data.corpora import held_out
 from expunge.data.rwku import load_target
 from expunge.data.sources import SOURCES, Material, texts
 from expunge.data.streams import Text
-from expunge.data.wikitext import held_out
-from expunge.data.writing import Writing, prompts_to_write, write
+from expunge.data.writing import Writing, jobs, write
 from expunge.errors import UserError
 from expunge.evals.generate import Generation
 from expunge.evals.suite import general_held_out, names_target
@@ -69,7 +69,7 @@ def test_a_file_of_texts_is_a_source(tmp_path, material):
 
 
 def test_an_unknown_and_an_empty_source_are_answered(material, king, tokenizer):
-    with pytest.raises(UserError, match=r"unknown source 'gsm8'; did you mean 'gsm8k'\?.*Or a \.jsonl file"):
+    with pytest.raises(UserError, match=r"unknown source 'gsm8'; did you mean 'gsm8k'\?.*Or mmlu:SUBJECT, or a \.jsonl file"):
         texts("gsm8", material)
     with pytest.raises(UserError, match="source 'target_traces' is empty"):
         texts("target_traces", Material(king, tokenizer, {"target_traces": []}))
@@ -106,10 +106,13 @@ def test_the_model_writes_as_many_texts_as_asked_for_and_as_announced(king, toke
     monkeypatch.setattr(writing, "generate", generate)
     for settings in (Writing(3, 7, 5, 9, 4), Writing(100, 7, 10_000, 9, 10_000)):
         calls.clear()
-        written = write(None, tokenizer, king, settings)
+        todo = jobs(tokenizer, king, settings)
+        for job in todo:
+            write(None, tokenizer, job, settings)
+        assert calls == [(len(job.prompts), job.new_tokens) for job in todo]
         assert [tokens for _, tokens in calls] == [7, 9, 9]
-        assert sum(count for count, _ in calls) == prompts_to_write(king, settings)
-    written = write(None, tokenizer, king, Writing(3, 7, 5, 9, 4))
+    few = Writing(3, 7, 5, 9, 4)
+    written = {job.kind: write(None, tokenizer, job, few) for job in jobs(tokenizer, king, few)}
     assert {kind: len(rows) for kind, rows in written.items()} == {
         "target_documents": 3,
         "target_traces": 5,

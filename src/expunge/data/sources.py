@@ -11,18 +11,25 @@ from typing import Any
 
 from ..errors import UserError, nearest
 from ..files import read_rows
+from . import corpora
 from .chat import END_THINK, THINK, render_prompt
-from .rwku import Target
+from .choices import load_mmlu
+from .rwku import BoundaryRow, Target
 from .streams import Text
 
+# Invented people, for questions that no model can answer.
+STRANGERS = (
+    "Alden Murke", "Tobias Renwell", "Marlow Tenby", "Oswin Harl", "Perrin Dask", "Edmund Quail", "Silas Vorne",
+    "Hector Lamb", "Ida Fenwright", "Clara Voss", "Nora Tibbet", "Wilma Strand",
+)  # fmt: skip
 INSTRUCTION = "Please {task} the following question.\nQuestion: {question}\n"
 
 
 @dataclass(frozen=True)
 class Material:
-    """What sources draw on: the target, the tokenizer, and what the model wrote in the traces stage."""
+    """What sources draw on: the target if there is one, the tokenizer, what the model wrote in the write stage."""
 
-    target: Target
+    target: Target | None
     tokenizer: Any
     written: Mapping[str, Sequence[Text]]
 
@@ -42,15 +49,47 @@ def wordings(question: str, index: int) -> tuple[str, str]:
     )[index % 3]
 
 
+def by_surname(text: str, name: str, index: int) -> str:
+    """The text as it is, and in every fourth one the person by surname alone, as people write.
+
+    >>> by_surname("When was Cindy Crawford born?", "Cindy Crawford", 3)
+    'When was Crawford born?'
+    """
+    person = name.split(",")[0]
+    return text.replace(person, person.split()[-1]) if index % 4 == 3 else text
+
+
+def _boundary(material: Material, *, forget: bool) -> list[BoundaryRow]:
+    if material.target is None:
+        raise UserError("this source is about a target, but the recipe names none: give target.")
+    return [row for row in material.target.boundary if row.forget == forget]
+
+
 def _questions(material: Material) -> list[Text]:
-    rows = [row for row in material.target.boundary if row.forget]
-    return [Text(render_prompt(material.tokenizer, *wordings(row.prompt, i // 2))) for i, row in enumerate(rows)]
+    name = material.target.name if material.target else ""
+    return [
+        Text(render_prompt(material.tokenizer, *wordings(by_surname(row.prompt, name, i), i // 2)))
+        for i, row in enumerate(_boundary(material, forget=True))
+    ]
+
+
+def _strangers(material: Material) -> list[Text]:
+    """The questions about the target, asked about people who do not exist."""
+    name = material.target.name if material.target else ""
+    return [
+        Text(
+            render_prompt(
+                material.tokenizer, *wordings(row.prompt.replace(name, STRANGERS[i % len(STRANGERS)]), i // 2)
+            )
+        )
+        for i, row in enumerate(_boundary(material, forget=True))
+        if name in row.prompt
+    ]
 
 
 def _boundary_answers(material: Material) -> list[Text]:
-    rows = [row for row in material.target.boundary if not row.forget]
     texts = []
-    for i, row in enumerate(rows):
+    for i, row in enumerate(_boundary(material, forget=False)):
         prompt, start = wordings(row.prompt, i // 2)
         space = " " if start == "Answer:" else ""
         texts.append(Text(render_prompt(material.tokenizer, prompt, start) + space + row.answer))
@@ -58,7 +97,8 @@ def _boundary_answers(material: Material) -> list[Text]:
 
 
 def _general(material: Material) -> list[Text]:
-    return [Text(row["text"]) for row in packaged("general.jsonl", "text") if row["split"] == "retain"]
+    found = [row["text"] for row in packaged("general.jsonl", "text") if row["split"] == "retain"]
+    return _documents(found, material.tokenizer)
 
 
 def _solutions(material: Material) -> list[Text]:
@@ -71,31 +111,62 @@ def _solutions(material: Material) -> list[Text]:
     ]
 
 
+def _documents(found: Sequence[str], tokenizer: Any) -> list[Text]:
+    """Plain texts, begun as the tokenizer begins one (a BOS token where the model has been trained with it)."""
+    begin = tokenizer.decode(tokenizer("")["input_ids"]) if tokenizer else ""
+    return [Text(begin + text) for text in found]
+
+
+def _star1(material: Material) -> list[Text]:
+    return [Text(render_prompt(material.tokenizer, question)) for question in corpora.star1(held_out=False)]
+
+
+def _mmlu(subject: str, material: Material) -> list[Text]:
+    """Questions of the val split with their right answers; the test split is for evaluation."""
+    rows = load_mmlu(subject, "val")
+    return _documents([f"{row.question}\nAnswer: {row.choices[row.answer]}" for row in rows], material.tokenizer)
+
+
 def _written(kind: str) -> Callable[[Material], list[Text]]:
-    return lambda material: list(material.written[kind])
+    return lambda material: list(material.written.get(kind, ()))
 
 
 SOURCES: dict[str, Callable[[Material], list[Text]]] = {
     "target_questions": _questions,
     "target_documents": _written("target_documents"),
     "target_traces": _written("target_traces"),
+    "strangers": _strangers,
+    "document_traces": _written("document_traces"),
     "boundary_answers": _boundary_answers,
     "boundary_traces": _written("boundary_traces"),
     "general": _general,
     "gsm8k": _solutions,
+    "wikitext": lambda material: _documents(corpora.wikitext(), material.tokenizer),
+    "star1": _star1,
 }
+MMLU = "mmlu:"
 
 
 def texts(source: str, material: Material) -> list[Text]:
-    """Texts of a named source, or the ``text`` fields of a JSONL file.
+    """Texts of a named source, of ``mmlu:SUBJECT``, or the ``text`` fields of a JSONL file.
 
-    Raises UserError for an unknown name, a missing or broken file (line named), or no text at all."""
+    Raises UserError for an unknown name, data that are not at hand, a missing or broken file (line named),
+    or no text at all."""
     if source in SOURCES:
         found = SOURCES[source](material)
+    elif source.startswith(MMLU):
+        found = _mmlu(source.removeprefix(MMLU), material)
     elif source.endswith((".jsonl", ".json")):
-        found = [Text(row["text"]) for row in read_rows(Path(source), ("text",))]
+        found = _documents([row["text"] for row in read_rows(Path(source), ("text",))], material.tokenizer)
     else:
-        raise UserError(f'unknown source {source!r}; {nearest(source, SOURCES)} Or a .jsonl file of {{"text": …}}.')
+        raise UserError(
+            f'unknown source {source!r}; {nearest(source, SOURCES)} Or mmlu:SUBJECT, or a .jsonl file of {{"text": …}}.'
+        )
     if not found:
         raise UserError(f"source {source!r} is empty: it gave no text.")
     return found
+
+
+def written_here(source: str) -> bool:
+    """Is this source what the model writes in a run (and empty before)?"""
+    return source in ("target_documents", "target_traces", "boundary_traces", "document_traces")

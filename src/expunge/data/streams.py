@@ -37,6 +37,9 @@ class Batch:
     mask: Tensor
     counted: Tensor
 
+    def to(self, device: Any) -> "Batch":
+        return Batch(self.ids.to(device), self.mask.to(device), self.counted.to(device))
+
 
 def pad(rows: Sequence[Row], pad_token: int, side: str = "right") -> Batch:
     """Rows of different length as one batch."""

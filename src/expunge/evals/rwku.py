@@ -51,10 +51,17 @@ def rouge_l_recall(reply: str, answer: str) -> float:
 
 
 def evaluate(
-    model: Any, tokenizer: Any, probes: Sequence[Probe], on_done: Callable[[int], None] | None = None
+    model: Any,
+    tokenizer: Any,
+    probes: Sequence[Probe],
+    on_done: Callable[[int], None] | None = None,
+    opening: Callable[[str], str] = str,
 ) -> list[dict[str, Any]]:
-    """One row per probe: the probe, the reply, its score in [0, 100]."""
-    prompts = [encode_prompt(tokenizer, *prompt_of(p)) for p in probes]
+    """One row per probe: the probe, the reply, its score in [0, 100].
+
+    ``opening`` makes the start of a reply from the protocol's own (ZeroThink)."""
+    asked = [prompt_of(p) for p in probes]
+    prompts = [encode_prompt(tokenizer, prompt, opening(start)) for prompt, start in asked]
     replies = generate(model, tokenizer, prompts, max_new_tokens=NEW_TOKENS, stop_at_newline=True, on_done=on_done)
     rows = []
     for probe, reply in zip(probes, replies, strict=True):

@@ -21,9 +21,12 @@ def evaluate(
     probes: Sequence[Probe],
     max_new_tokens: int,
     on_done: Callable[[int], None] | None = None,
+    opening: Callable[[str], str] = str,
 ) -> list[dict[str, Any]]:
-    """One row per probe with its trace, the reply after it, and the measures of the trace."""
-    prompts = [encode_prompt(tokenizer, p.query, THINK) for p in probes]
+    """One row per probe with its trace, the reply after it, and the measures of the trace.
+
+    ``opening`` makes the start of a reply from ``<think>`` (ZeroThink: what follows counts as the trace)."""
+    prompts = [encode_prompt(tokenizer, p.query, opening(THINK)) for p in probes]
     generations = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, on_done=on_done)
     rows = []
     for probe, generation in zip(probes, generations, strict=True):

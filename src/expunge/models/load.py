@@ -1,5 +1,6 @@
 """Find a model (embedded alias, local folder or hub id) and load it in a plain, safe way."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,4 +99,10 @@ def checkpoint_dtype(folder: Path) -> Any:
 
 def model_hash(folder: Path) -> str:
     """Hash of the weights' content; it names the base of a delta and of a cached result."""
-    return content_hash([file_hash(path) for path in weights_of(folder)])
+    return content_hash([_hash_once(path, path.stat().st_size, path.stat().st_mtime_ns) for path in weights_of(folder)])
+
+
+@cache
+def _hash_once(path: Path, size: int, changed: int) -> str:
+    """A run asks for the same hash several times; a file that has changed is read again."""
+    return file_hash(path)

@@ -1,10 +1,13 @@
-"""The loop of the representation methods (RMU, R2MU): a truncated decoder, a few matrices, a delta."""
+"""The loop of the representation methods: a truncated decoder, a few matrices, a delta.
+
+Several forget corpora ("topics") take turns, each with its own streams, direction and settings: step k
+works on topic k mod their number, as in RMU's release."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,8 +15,11 @@ from torch import Tensor
 from ..data.streams import Batch, Stream
 from ..losses import masked_cosine
 from ..memory import keep_freed_memory
-from ..methods import r2mu
-from ..models.blocks import SplitDecoder, select
+from ..methods import METHODS, control_batches, reference_streams
+from ..methods.misdirection import Misdirection, Seen
+from ..models.blocks import select
+from ..models.cache import PrefixCache
+from ..models.prefix import SplitDecoder
 from .optimiser import MasterAdamW
 from .state import interruptible, load_state, save_state
 
@@ -27,59 +33,97 @@ class Steps:
     batch_size: int = 4
     weight_decay: float = 0.01
     save_every: int = 50
+    prefix_cache: Literal["off", "memory", "disk"] = "off"
+    """Keep what lies below the first trained matrix for when a text comes again (epochs, sweeps)."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One forget corpus with what is held beside it."""
+
+    name: str
+    streams: Mapping[str, Stream]
+    settings: Misdirection
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Trained matrices by name relative to the decoder, in the model's dtype; c as it was used."""
+    """Trained matrices by name relative to the decoder, in the model's dtype; length of each topic's control."""
 
     matrices: dict[str, Tensor]
-    steering_length: float
+    steering_length: dict[str, float]
 
 
 def step_loss(
-    split: SplitDecoder, batches: Mapping[str, Batch], control: Tensor, settings: r2mu.R2MU
+    split: SplitDecoder,
+    batches: Mapping[str, Batch],
+    control: Tensor,
+    settings: Any,
+    method: str = "r2mu",
+    **more: Any,
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
-    """One evaluation of the objective: total, weighted parts, and cosines of updated to original."""
+    """One evaluation of the objective: total, weighted parts, and cosines of updated to original.
+
+    ``more``: what the loss of some methods takes beside (a generator; ``reflect``, see :mod:`~..methods.rtp`)."""
     hidden, reference, cosines = {}, {}, {}
+    wanted = reference_streams(method)
     for stream, batch in batches.items():
-        states = split(batch.ids, batch.mask, reference=not r2mu.steers(stream))
+        states = split(batch.ids, batch.mask, reference=stream in wanted)
         hidden[stream] = states.updated
         if states.reference is not None:
             reference[stream] = states.reference
             cosines[f"{stream}_cosine"] = masked_cosine(states.updated.detach(), states.reference, batch.counted).item()
     masks = {stream: batch.counted for stream, batch in batches.items()}
-    total, parts = r2mu.loss(hidden, reference, masks, control, settings)
+    if reflect := more.pop("reflect", None):
+        more["reflection"] = reflect(hidden["forget"], batches["forget"].mask)
+    total, parts = METHODS[method].loss(hidden, reference, masks, control, settings, **more)
     return total, parts, cosines
+
+
+def make_control(split: SplitDecoder, topic: Topic, method: str, generator: torch.Generator, device: Any) -> Tensor:
+    """What the topic's steered streams are drawn to. Shape (hidden,)."""
+    seen = {}
+    for name, count in control_batches(method).items():
+        batches = [topic.streams[name].batch(k).to(device) for k in range(count)]
+        seen[name] = [Seen(split.original(batch.ids, batch.mask), batch.counted) for batch in batches]
+    control: Tensor = METHODS[method].control(topic.settings, seen, generator)
+    return control
 
 
 def unlearn(
     decoder: Any,
-    streams: Mapping[str, Stream],
-    settings: r2mu.R2MU,
+    topics: Sequence[Topic],
     loop: Steps,
     *,
+    method: str = "r2mu",
     seed: int = 0,
     checkpoint: Path | None = None,
+    cache: PrefixCache | None = None,
+    reflect: Callable[[Tensor, Tensor], Tensor] | None = None,
     log: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> Outcome:
     """Train the named matrices of a truncated decoder in place.
 
-    Streams of weight 0 are not read. With ``checkpoint``, an interrupted run goes on from there."""
+    Streams of weight 0 are not read. With ``checkpoint``, an interrupted run goes on from there. ``reflect``
+    gives RTP the probability of reflection tokens from hidden states and mask."""
     keep_freed_memory()
-    split = SplitDecoder(decoder, select(decoder, settings.train, settings.train_blocks))
-    active = {name: streams[name] for name, weight in settings.weights().items() if weight}
+    settings = topics[0].settings
+    device = decoder.embed_tokens.weight.device
+    names = select(decoder, settings.train, settings.train_blocks, settings.legacy_param_index)
+    split = SplitDecoder(decoder, names, cache)
     generator = torch.Generator().manual_seed(seed)
-    u = r2mu.direction(decoder.config.hidden_size, generator)
-    first = streams["forget"].batch(0)
-    length = r2mu.steering_length(settings, split.original(first.ids, first.mask), first.counted)
+    controls = [make_control(split, topic, method, generator, device) for topic in topics]
     optimiser = MasterAdamW(split.parameters, loop.lr, loop.weight_decay)
     done = load_state(checkpoint, optimiser) if checkpoint else 0
     with interruptible() as interrupted:
         for step in range(done, loop.steps):
             started = time.perf_counter()
-            batches = {name: stream.batch(step) for name, stream in active.items()}
-            total, parts, cosines = step_loss(split, batches, length * u, settings)
+            turn, which = divmod(step, len(topics))
+            topic = topics[which]
+            active = [name for name, weight in topic.settings.weights().items() if weight]
+            batches = {name: topic.streams[name].batch(turn).to(device) for name in active}
+            more = _extras(method, seed, step, reflect)
+            total, parts, cosines = step_loss(split, batches, controls[which], topic.settings, method, **more)
             total.backward()
             optimiser.step()
             log(
@@ -87,6 +131,7 @@ def unlearn(
                     "stage": "unlearn",
                     "step": step,
                     "steps": loop.steps,
+                    **({"topic": topic.name} if len(topics) > 1 else {}),
                     "loss": total.item(),
                     "parts": {name: part.item() for name, part in parts.items()},
                     **cosines,
@@ -98,4 +143,12 @@ def unlearn(
                 save_state(checkpoint, optimiser, step + 1)
             if interrupted():
                 raise KeyboardInterrupt
-    return Outcome({name: p.detach().clone() for name, p in split.parameters.items()}, length)
+    lengths = {topic.name: control.norm().item() for topic, control in zip(topics, controls, strict=True)}
+    return Outcome({name: p.detach().clone() for name, p in split.parameters.items()}, lengths)
+
+
+def _extras(method: str, seed: int, step: int, reflect: Any) -> dict[str, Any]:
+    """What the losses of some methods take beside states; noise is a function of seed and step, for resuming."""
+    if method == "rna":
+        return {"generator": torch.Generator().manual_seed(seed * 1_000_003 + step)}
+    return {"reflect": reflect} if method == "rtp" else {}
