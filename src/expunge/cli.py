@@ -14,6 +14,11 @@ Action = Callable[[argparse.Namespace], None]
 EXAMPLES = """examples:
   expunge run recipes/quickstart.yaml             forget Stephen King, end to end, with a report
   expunge run recipes/quickstart.yaml --out runs/mine --set unlearn.loop.lr=5e-4
+  expunge run recipes/wmdp_bio_llama8b.yaml --scale embedded    the small twin of a large experiment
+  expunge unlearn MODEL --forget bad.jsonl --retain wikitext --method rmu --out runs/mine
+  expunge sweep recipes/quickstart.yaml --vary unlearn.settings.retain=20,50,100 --out runs/sweep
+  expunge traces MODEL --documents bad.jsonl --out traces.jsonl    let a model reason about documents
+  expunge refusals replies.txt                    which replies decline, and by which rule
   expunge model get smollm2                       fetch and prepare the embedded model
   expunge apply runs/quickstart --out king-free   write the unlearned model as a full checkpoint
   expunge report runs/quickstart                  print the tables, write report.html again
@@ -47,9 +52,64 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("recipe", help="YAML file of a recipe")
     run.add_argument("--out", type=Path, help="run folder (default: runs/NAME of the recipe); done stages are kept")
     run.add_argument("--until", default="report", metavar="STAGE", help=f"stop after this stage: {stages}")
-    run.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe key, e.g. seed=1"
+    _recipe_options(run)
+
+    unlearn = verb(
+        "unlearn",
+        _unlearn,
+        "train a delta from files of texts, without a recipe and without scores",
+        "expunge unlearn meta-llama/Llama-3.1-8B-Instruct --forget bad.jsonl --trace traces.jsonl \\\n"
+        "    --retain wikitext --reasoning gsm8k --out runs/bad --set dtype=bfloat16 --set unlearn.loop.steps=500",
     )
+    unlearn.add_argument("model", help="embedded alias, hub id or folder")
+    unlearn.add_argument("--method", default="r2mu", help="r2mu, rmu, r2mu_v0, rna, lunar, rtp (default: r2mu)")
+    for stream in ("forget", "trace", "retain", "reasoning", "unknown"):
+        unlearn.add_argument(f"--{stream}", action="append", default=[], metavar="SOURCE", help=argparse.SUPPRESS)
+    unlearn.usage = (
+        "expunge unlearn MODEL --forget SOURCE --retain SOURCE [--trace SOURCE] [--reasoning SOURCE] "
+        "[--unknown SOURCE] [--method M] --out FOLDER [--set KEY=VALUE]\n\n"
+        "SOURCE: a .jsonl file with a text in each row, or a named source such as wikitext, general, gsm8k; repeatable"
+    )
+    unlearn.add_argument("--out", type=Path, required=True, help="run folder; the delta is written there")
+    _set_option(unlearn)
+
+    sweep = verb(
+        "sweep",
+        _sweep,
+        "try a recipe over a grid of settings, plot what they cost and buy, choose by a rule",
+        "expunge sweep recipes/quickstart.yaml --vary unlearn.settings.retain=20,50,100 \\\n"
+        "    --vary unlearn.loop.lr=5e-4,1e-3 --out runs/sweep",
+    )
+    sweep.add_argument("recipe", help="YAML file of a recipe")
+    sweep.add_argument(
+        "--vary", action="append", required=True, metavar="KEY=V1,V2,…", help="values of one recipe key; repeatable"
+    )
+    sweep.add_argument("--out", type=Path, required=True, help="folder of the sweep; finished points are kept")
+    _recipe_options(sweep)
+
+    traces = verb(
+        "traces",
+        _traces,
+        "let a model reason about documents, to be unlearned as traces",
+        "expunge traces smollm2 --documents bad.jsonl --out traces.jsonl --tokens 100",
+    )
+    traces.add_argument("model", help="embedded alias, hub id or folder: the model as it is before unlearning")
+    traces.add_argument("--documents", required=True, metavar="SOURCE", help=".jsonl file of texts, or a named source")
+    traces.add_argument("--out", type=Path, required=True, help=".jsonl file to write; texts that it holds are kept")
+    traces.add_argument("--tokens", type=int, default=100, help="new tokens of a segment (default: 100)")
+    traces.add_argument("--segments", type=int, default=1, help="segments of a trace, each a row (default: 1)")
+    traces.add_argument("--read-tokens", type=int, default=512, help="documents are cut there (default: 512)")
+    traces.add_argument("--batch-size", type=int, default=32, help="documents at once (default: 32)")
+    traces.add_argument("--processes", type=int, help="workers (default: one a GPU, else one)")
+    traces.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="default: float32")
+
+    refusals = verb(
+        "refusals",
+        _refusals,
+        "say of each line whether it declines to answer, as JSON lines",
+        "expunge refusals replies.txt",
+    )
+    refusals.add_argument("file", nargs="?", type=Path, help="a reply a line (default: standard input)")
 
     model = verb("model", _model, "get a model, or list the embedded ones", "expunge model get smollm2")
     model.add_argument("action_name", choices=("get", "list"), metavar="get|list")
@@ -67,6 +127,17 @@ def parser() -> argparse.ArgumentParser:
 
     verb("doctor", _doctor, "show versions, devices, memory, cache, what is missing for which extra", "expunge doctor")
     return top
+
+
+def _set_option(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe key, e.g. seed=1"
+    )
+
+
+def _recipe_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--scale", help="a part of the recipe's 'scales' on top of it, e.g. embedded")
+    _set_option(sub)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,8 +167,56 @@ def _run(options: argparse.Namespace) -> None:
         from .errors import nearest
 
         raise UserError(f"--until {options.until}: unknown stage; {nearest(options.until, STAGES)}")
-    recipe = load_recipe(options.recipe, tuple(options.set))
+    recipe = load_recipe(options.recipe, tuple(options.set), options.scale)
     run(recipe, options.out or Path("runs") / recipe.name, options.until)
+
+
+def _unlearn(options: argparse.Namespace) -> None:
+    from .methods import METHODS
+    from .pipeline import run
+    from .recipe import make_recipe
+
+    given = {name: getattr(options, name) for name in ("forget", "trace", "retain", "reasoning", "unknown")}
+    streams = {name: sources for name, sources in given.items() if sources}
+    known = METHODS[options.method].STREAMS if options.method in METHODS else ()
+    left_out = {name: 0.0 for name in ("trace", "reasoning") if name in known and name not in streams}
+    value = {
+        "name": options.out.name,
+        "model": options.model,
+        "unlearn": {"method": options.method, "streams": streams, "settings": left_out},
+    }
+    print(run(make_recipe(value, "unlearn", tuple(options.set)), options.out, "unlearn").delta)
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from .sweep import sweep
+
+    sweep(options.recipe, tuple(options.vary), options.out, tuple(options.set), options.scale)
+
+
+def _traces(options: argparse.Namespace) -> None:
+    from .tracing import Tracing, trace
+
+    settings = Tracing(
+        tokens=options.tokens,
+        segments=options.segments,
+        read_tokens=options.read_tokens,
+        batch_size=options.batch_size,
+        processes=options.processes,
+        dtype=options.dtype,
+    )
+    print(trace(options.model, options.documents, options.out, settings))
+
+
+def _refusals(options: argparse.Namespace) -> None:
+    import json
+
+    from .files import read_text
+    from .rl.refusals import report_lines
+
+    lines = read_text(options.file).splitlines() if options.file else (line.rstrip("\n") for line in sys.stdin)
+    for row in report_lines(lines):
+        print(json.dumps(row, ensure_ascii=False))
 
 
 def _model(options: argparse.Namespace) -> None:

@@ -174,10 +174,15 @@ def load_recipe(source: str, overrides: tuple[str, ...] = (), scale: str | None 
                 f"{path}: there is no scale {scale!r}; {known}. Scales are mappings under the key 'scales'."
             )
         value = _merge(value, scales[scale])
+    return make_recipe(value, str(path), overrides)
+
+
+def make_recipe(value: dict[str, Any], where: str, overrides: tuple[str, ...] = ()) -> Recipe:
+    """A recipe from a mapping of its keys, checked like a file's; ``where`` names it in errors."""
     for override in overrides:
         _override(value, override)
-    recipe = build(Recipe, value, str(path))
-    _check(recipe, str(path))
+    recipe = build(Recipe, value, where)
+    _check(recipe, where)
     return recipe
 
 
