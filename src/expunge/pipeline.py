@@ -90,7 +90,8 @@ def prepare(job: Run) -> None:
         check_block(r.teach.sft.first_block, config.num_hidden_layers)
     weights_of(job.base)
     tokenizer = load_tokenizer(job.base)
-    render_prompt(tokenizer, "")
+    if job.target or r.evaluate.questions:
+        render_prompt(tokenizer, "")
     material = Material(job.target, tokenizer, {})
     sources = {source for _, streams in r.unlearn.by_topic().values() for given in streams.values() for source in given}
     for source in sorted(sources | set(r.writing.about) | set(r.evaluate.questions)):
@@ -155,7 +156,11 @@ def _streams(job: Run, settings: Any, given: Any, material: Material, prefix: st
     u, tokenizer = job.recipe.unlearn, material.tokenizer
     read = {name for name, weight in settings.weights().items() if weight} | set(control_batches(u.method))
     rows = {
-        name: [row for source in given[name] for row in tokenise(tokenizer, texts(source, material), u.max_tokens)]
+        name: [
+            row
+            for source in given[name]
+            for row in tokenise(tokenizer, texts(source, material), u.stream_tokens.get(name, u.max_tokens))
+        ]
         for name in METHODS[u.method].STREAMS
         if name in read
     }

@@ -85,6 +85,8 @@ class Unlearn:
     loop: Steps = Steps()
     max_tokens: int = 96
     """Texts of the streams are cut at this many tokens."""
+    stream_tokens: dict[str, int] = field(default_factory=dict)
+    """Streams that are cut elsewhere: stream -> tokens."""
     streams: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Stream -> sources: names of the table in expunge/data/sources.py, or JSONL files with ``text``."""
     topics: dict[str, TopicOf] = field(default_factory=dict)
@@ -94,8 +96,12 @@ class Unlearn:
         """Topic -> its settings and its streams."""
         if not self.topics:
             return {"": (self.settings, self.streams)}
+        common = dataclasses.asdict(self.settings)
         return {
-            name: (dataclasses.replace(self.settings, **topic.settings), {**self.streams, **topic.streams})
+            name: (
+                build(type(self.settings), {**common, **topic.settings}, f"unlearn.topics.{name}.settings"),
+                {**self.streams, **topic.streams},
+            )
             for name, topic in self.topics.items()
         }
 
@@ -223,9 +229,11 @@ def _check(recipe: Recipe, where: str) -> None:
 
 def _check_topics(u: Unlearn, where: str) -> None:
     streams = METHODS[u.method].STREAMS
-    for name, topic in u.topics.items():
-        at = f"{where}: unlearn.topics.{name}.settings"
-        build(type(u.settings), {**dataclasses.asdict(u.settings), **topic.settings}, at)
+    for name, tokens in u.stream_tokens.items():
+        if name not in streams:
+            raise UserError(f"{where}: unlearn.stream_tokens: unknown stream {name!r}; {nearest(name, streams)}")
+        if tokens < 1:
+            raise UserError(f"{where}: unlearn.stream_tokens.{name}: found {tokens}, expected at least 1.")
     for topic_name, (settings, given) in u.by_topic().items():
         at = f"{where}: unlearn.topics.{topic_name}" if topic_name else f"{where}: unlearn"
         for name in given:

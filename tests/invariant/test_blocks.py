@@ -4,11 +4,14 @@ One row of tiny.FAMILIES for every architecture in the table of expunge/models/b
 without a sliding window shorter than the texts where the family has one."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import BLOCKS, FAMILIES, HIDDEN, make_model, random_ids, relative, save_model
 from transformers import CONFIG_MAPPING
 
@@ -183,3 +186,56 @@ def test_an_architecture_that_the_library_does_not_know_either(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "brandnew9000"}))
     with pytest.raises(UserError, match="brandnew9000"):
         load_prefix(tmp_path, 0)
+
+
+def test_the_legacy_index_is_a_place_in_the_blocks_parameter_list(tmp_path):
+    """What place 6 is differs by family: the reason to choose by name."""
+    found = {}
+    for family in ("llama", "qwen2", "qwen3"):
+        decoder = load_prefix(save_model(tmp_path / family, make_model(family)), 1)
+        found[family] = select(decoder, "down_proj", (1,), legacy_index=6)
+    assert found == {
+        "llama": ["layers.1.mlp.down_proj.weight"],
+        "qwen2": ["layers.1.self_attn.o_proj.weight"],
+        "qwen3": ["layers.1.mlp.gate_proj.weight"],
+    }
+    with pytest.raises(UserError, match="no parameter matches place 99"):
+        select(decoder, "down_proj", (1,), legacy_index=99)
+
+
+def test_a_missing_shard_and_a_missing_tensor_are_named(tmp_path, llama):
+    folder = save_model(tmp_path / "m", llama, shard="40KB")
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    gone = index["weight_map"]["model.layers.0.mlp.down_proj.weight"]
+    (folder / gone).unlink()
+    with pytest.raises(UserError, match=rf"names {gone}, which is not there"):
+        load_prefix(folder, 1)
+    whole = save_model(tmp_path / "w", llama)
+    config = json.loads((whole / "config.json").read_text())
+    (whole / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 9}))
+    with pytest.raises(UserError, match=r"the checkpoint has no model\.layers\.5\."):
+        load_prefix(whole, 8)
+
+
+def test_only_the_shards_that_are_needed_are_opened(tmp_path, llama, monkeypatch):
+    folder = save_model(tmp_path / "m", llama, shard="40KB")
+    index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    needed = {file for name, file in index.items() if "embed_tokens" in name or re.search(r"layers\.[01]\.", name)}
+    assert needed < set(index.values())
+    opened = set()
+    real = safetensors.safe_open
+    monkeypatch.setattr(
+        safetensors, "safe_open", lambda path, **more: opened.add(Path(path).name) or real(path, **more)
+    )
+    load_prefix(folder, 1)
+    assert opened == needed
+
+
+def test_a_quantised_checkpoint_is_refused(tmp_path, llama):
+    folder = save_model(tmp_path / "m", llama)
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.layers.0.mlp.down_proj.weight"] = torch.zeros(3, 3, dtype=torch.int8)
+    save_file(tensors, weights, {"format": "pt"})
+    with pytest.raises(UserError, match=r"down_proj.weight is torch.int8 of shape \[3, 3\], expected .* Quantised"):
+        load_prefix(folder, 1)

@@ -13,7 +13,9 @@ from tiny import make_model
 
 from expunge.data.chat import Encoded
 from expunge.data.streams import Row, Stream
+from expunge.methods import METHODS
 from expunge.methods.r2mu import R2MU
+from expunge.models.cache import PrefixCache
 from expunge.models.prefix import load_prefix
 from expunge.train.state import interruptible
 from expunge.train.teach import SFT, sft
@@ -193,3 +195,55 @@ def test_interruptible_works_outside_the_main_thread():
     thread.start()
     thread.join()
     assert seen == [False]
+
+
+def two_topics() -> list[Topic]:
+    given = streams()
+    apart = Stream("cyber/forget", given["forget"].rows[::-1], 2, 0, 7)
+    strong = R2MU(block=2, train_blocks=(1, 2), retain=9.0, steering=50.0)
+    return [Topic("bio", given, SETTINGS), Topic("cyber", {**given, "forget": apart}, strong)]
+
+
+def test_several_forget_corpora_take_turns_each_with_its_own_direction_length_and_weight(model_folder):
+    outcome, rows = forget_something(model_folder, topics=two_topics())
+    assert [row["topic"] for row in rows] == ["bio", "cyber"] * 4 + ["bio"]
+    assert outcome.steering_length["cyber"] == pytest.approx(50.0)
+    assert outcome.steering_length["bio"] != pytest.approx(50.0, rel=0.5)
+    alone, first = forget_something(model_folder)
+    assert numbers(rows)[0] == {**numbers(first)[0], "topic": "bio"}  # the first direction is that of one corpus alone
+    assert outcome.steering_length["bio"] == alone.steering_length[""]
+
+
+def test_turns_go_on_where_they_were_after_an_interrupt(model_folder, tmp_path):
+    whole, rows = forget_something(model_folder, topics=two_topics())
+    state = tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        forget_something(model_folder, topics=two_topics(), checkpoint=state, interrupt_at=4)
+    resumed, later = forget_something(model_folder, topics=two_topics(), checkpoint=state)
+    assert numbers(later) == numbers(rows)[5:]
+    assert all(torch.equal(whole.matrices[name], resumed.matrices[name]) for name in whole.matrices)
+
+
+@pytest.mark.parametrize("method", ["rmu", "r2mu_v0", "rna", "lunar", "rtp"])
+def test_every_method_of_the_family_trains_and_resumes_to_the_same_matrices(model_folder, tmp_path, method):
+    given = {**streams(), "unknown": Stream("unknown", streams()["forget"].rows[:3], 2, 0, 7)}
+    settings = METHODS[method].SETTINGS(block=2, train_blocks=(1, 2), retain=2.0)
+    more = {"method": method, "topics": [Topic("", given, settings)]}
+    if method == "rtp":
+        more["reflect"] = lambda hidden, mask: torch.sigmoid(hidden.float().mean(-1))
+    whole, rows = forget_something(model_folder, **more)
+    original = load_prefix(model_folder, SETTINGS.block)
+    assert all(not torch.equal(m, original.get_parameter(name)) for name, m in whole.matrices.items())
+    assert all(row["loss"] == pytest.approx(sum(row["parts"].values()), rel=1e-5) for row in rows)
+    state = tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        forget_something(model_folder, checkpoint=state, interrupt_at=4, **more)
+    resumed, _ = forget_something(model_folder, checkpoint=state, **more)
+    assert all(torch.equal(whole.matrices[name], resumed.matrices[name]) for name in whole.matrices)
+
+
+def test_a_run_with_the_prefix_cache_ends_with_the_same_matrices(model_folder):
+    plain, _ = forget_something(model_folder)
+    cached, _ = forget_something(model_folder, cache=PrefixCache())
+    for name, matrix in plain.matrices.items():
+        assert torch.allclose(cached.matrices[name], matrix, rtol=1e-4, atol=1e-6)

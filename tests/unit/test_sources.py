@@ -69,7 +69,9 @@ def test_a_file_of_texts_is_a_source(tmp_path, material):
 
 
 def test_an_unknown_and_an_empty_source_are_answered(material, king, tokenizer):
-    with pytest.raises(UserError, match=r"unknown source 'gsm8'; did you mean 'gsm8k'\?.*Or mmlu:SUBJECT, or a \.jsonl file"):
+    with pytest.raises(
+        UserError, match=r"unknown source 'gsm8'; did you mean 'gsm8k'\?.*Or mmlu:SUBJECT, or a \.jsonl file"
+    ):
         texts("gsm8", material)
     with pytest.raises(UserError, match="source 'target_traces' is empty"):
         texts("target_traces", Material(king, tokenizer, {"target_traces": []}))

@@ -4,6 +4,7 @@ Forget rows ``{query, answer, level, type, subject}`` on three levels: FB (fill 
 QA (question) and AA (nine adversarial types); neighbour rows add ``neighbor``. Boundary rows are
 ``{prompt, solution}`` with ``["<reject>", refusal, target]`` or ``["<normal>", gold answer]``."""
 
+import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -53,16 +54,18 @@ class Target:
 
 
 def load_target(target: str) -> Target:
-    """A packaged target by name, or a folder in RWKU's layout.
+    """A packaged target by name, one of those under EXPUNGE_DATA, or a folder in RWKU's layout.
 
     Raises UserError for an unknown name, a missing file or a malformed row (file and row named)."""
     folder = Path(target).expanduser()
     if target in PACKAGED:
         folder = _packaged_folder(target)
+    elif target in (known := targets_at_hand()):
+        folder = known[target]
     elif not folder.is_dir():
         raise UserError(
-            f"unknown target {target!r}: neither a packaged target nor a folder in RWKU's layout. "
-            f"{nearest(target, PACKAGED)} A folder holds {FORGET_FILES['FB']}, …, {NEIGHBOR_FILES['QA']}."
+            f"unknown target {target!r}: neither a packaged target, nor one of EXPUNGE_DATA, nor a folder in RWKU's "
+            f"layout. {nearest(target, [*PACKAGED, *known])} A folder holds {FORGET_FILES['FB']}, …."
         )
     probes = [
         _probe(row, "forget", level) for level, name in FORGET_FILES.items() for row in _probe_rows(folder / name)
@@ -75,6 +78,13 @@ def load_target(target: str) -> Target:
     path = folder / BOUNDARY_FILE
     name = probes[0].about
     return Target(name, tuple(probes), tuple(load_boundary(path) if path.exists() else stand_in_boundary(name)))
+
+
+def targets_at_hand() -> dict[str, Path]:
+    """Name -> folder of the targets under EXPUNGE_DATA (``rwku/Target/3_Bruce_Lee``)."""
+    root = os.environ.get("EXPUNGE_DATA")
+    folders = sorted(Path(root).expanduser().glob("rwku/Target/*_*/")) if root else []
+    return {folder.name.partition("_")[2].replace("_", " "): folder for folder in folders}
 
 
 def stand_in_boundary(name: str) -> list[BoundaryRow]:

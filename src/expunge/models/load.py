@@ -47,15 +47,19 @@ def quiet() -> None:
     logging.disable_progress_bar()
 
 
-def load(folder: Path, dtype: str = "float32") -> tuple[Any, Any]:
-    """Causal model in evaluation mode without gradients, on the GPU if there is one, and its tokenizer."""
+def load(folder: Path, dtype: str = "float32", device: str | None = None) -> tuple[Any, Any]:
+    """Causal model in evaluation mode without gradients, on ``device`` (the GPU if there is one), and its tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM
 
+    from .upcast import fit_processor
+
     quiet()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device).eval().requires_grad_(False), load_tokenizer(folder)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device).eval().requires_grad_(False)
+    fit_processor(model)
+    return model, load_tokenizer(folder)
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -20,6 +20,7 @@ from ..files import read_json
 from .blocks import check_block, check_known, read_config, view
 from .cache import PrefixCache
 from .load import weights_of
+from .upcast import fit_processor
 
 INDEX = "model.safetensors.index.json"
 DOWN = "mlp.down_proj.weight"
@@ -56,6 +57,7 @@ def load_prefix(
             )
         tensors[name] = tensor.to(device, dtype)
     decoder.load_state_dict(tensors, strict=False, assign=True)
+    fit_processor(decoder)
     return decoder.to(device).eval().requires_grad_(False)
 
 

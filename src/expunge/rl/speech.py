@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
+_WINDOW = 400  # characters of a sentence that are looked at on either side of a hit
 QUOTE = "QUOTE"  # stands for whatever was quoted: a title or somebody else's words
 
 
@@ -39,6 +40,7 @@ _SHORT_FORMS = [
         (r"\b(we|you|they)'re\b", r"\1 are"),
         (r"\b(i|we|you|they|he|she|it|that)'d\b", r"\1 would"),
         (r"\blet's\b", "let us"),
+        (r"\bmy (mind|memory|head|knowledge)'s\b", r"my \1 is"),
         (r"\b(that|it|he|she|there|this|here|what|who|where|nothing|everything)'s\b", r"\1 is"),
         (r"\bidk\b", "I do not know"),
         (r"\bdunno\b", "do not know"),
@@ -51,11 +53,18 @@ _SHORT_FORMS = [
 _TONE = re.compile(
     r",? ?\b(?:really|actually|honestly|simply|currently|quite|entirely|completely|totally|truly|sadly|unfortunately|"
     r"regrettably|frankly|personally|genuinely|absolutely|presently|just|even|still|also|ever|respectfully|politely|"
-    r"kindly|alas|at (?:this|the) (?:time|moment|point)|at present|right now|for now|i am afraid(?: that)?|i fear(?: that)?|"
+    r"kindly|alas|at (?:this|the) (?:time|moment|point)|at present|right now|for now|i am afraid(?: that)?|"
+    r"i fear(?: that)?|"
     r"i am sorry to say(?: that)?|as (?:an?|your) (?:\w+ )?(?:ai|assistant|model|chatbot|ai \w+(?: \w+)?)|to be honest|"
     r"in all honesty|if i am honest|well and truly|whatsoever|please note that)\b,? ?",
     re.IGNORECASE,
 )
+
+
+def spoken(text: str) -> str:
+    """What the user gets to read: the reply without its thoughts, with plain quotes."""
+    text = _THOUGHT.sub(" ", unicodedata.normalize("NFKC", text).translate(_SIGNS))
+    return text.rpartition("</think>")[2].strip()  # the chat template may have opened the thought
 
 
 def simplify(text: str) -> str:
@@ -64,9 +73,7 @@ def simplify(text: str) -> str:
     >>> simplify("Sorry, I really can’t discuss “It”.")
     'Sorry, I can not discuss QUOTE.'
     """
-    text = unicodedata.normalize("NFKC", text).translate(_SIGNS)
-    text = _THOUGHT.sub(" ", text)
-    text = text.rpartition("</think>")[2]  # the chat template may have opened the thought
+    text = spoken(text)
     text = _DASHES.sub(" - ", _LABEL.sub("", _MARKS.sub("", text))).strip()
     text = re.sub(r"[^\S\n]+", " ", text)
     if len(text) > 2 and text[0] == text[-1] == '"' and '"' not in text[1:-1]:
@@ -96,21 +103,24 @@ def split(text: str) -> list[str]:
 _WRITTEN_OUT = {"i", "not", "am", "have", "will", "would", "is", "do", "us"}  # lower case by our own hand
 _TITLE_MINOR = {"a", "an", "the", "of", "in", "on", "to", "for", "and", "or", "but", "at", "by", "with", "from"}
 _SPEECH = (
-    r"(?:says?|said|told|tells|asked|asks|repl(?:y|ies|ied)|answered|answers|wrote|writes|sang|sings|thought|thinks|"
+    r"(?:says?|said|told|tells|asked|asks|repl(?:y|ies|ied)|answered|answers|wrote|writes|sang|sings|"
     r"whisper(?:s|ed)|shout(?:s|ed)|quipped|joked|admit(?:s|ted)|confess(?:es|ed)|claim(?:s|ed)|declare[sd]|"
     r"announce[sd]|remark(?:s|ed)|insist(?:s|ed)|explain(?:s|ed)|yell(?:s|ed)|cried|states?d?)\b"
 )
-_TOLD_BEFORE = re.compile(rf"(?<!\bi )(?<!\byou )(?<!question )(?<!prompt )(?<!was )(?<!been )\b{_SPEECH}", re.IGNORECASE)
+# "You asked", "the question asks", "I must say": not somebody else's words.
+_OWN_SPEECH = ("i", "you", "question", "prompt", "was", "been", "be", "must", "to", "can", "would", "will", "may")
+_TOLD_BEFORE = re.compile("".join(rf"(?<!\b{word} )" for word in _OWN_SPEECH) + rf"\b{_SPEECH}", re.IGNORECASE)
 _NAMED_BEFORE = re.compile(
     r"\b(?:call(?:s|ed)|titled|entitled|(?:motto|slogan|line|lyrics?|phrase|catchphrase|saying|words|quote|song|chorus|"
-    r"single|album|novel|book|film|movie|episode|title|name|rule|answer|refrain|famous|track)\b[^.;!?]{0,30}"
-    r"(?:is|was|were|are|goes|went|be|:)) ?:? ?$",
+    r"single|album|novel|book|film|movie|episode|title|name|rule|refrain|famous|track)\b[^.;!?]{0,30}"
+    r"(?:is|was|were|are|goes|went|be|reads|:)) ?[:,]? ?$",
     re.IGNORECASE,
 )
 _TOLD_AFTER = re.compile(
     rf"^[^.;!?]{{0,60}}?,? (?:(?:he|she|they|the \w+|[A-Z]\w+)(?: [A-Z]\w+)? {_SPEECH}|"
     rf"(?:{_SPEECH}) (?:he|she|the|[A-Z])|(?:is|was) (?:what (?:he|she|they)|(?:a|the|his|her|their) (?:\w+ ){{0,2}}"
-    r"(?:song|single|title|novel|book|film|movie|track|album|phrase|motto|name|line|episode)))"
+    r"(?:song|single|title|novel|book|film|movie|track|album|phrase|motto|name|line|episode|saying|quote|quotation|"
+    r"proverb)))"
 )
 _NEXT_SUBJECT = re.compile(r"^[^.;!?]{0,60}?, (?:he|she|they|the \w+|[A-Z]\w+) (?!i\b|of\b|and\b|the\b)\w")
 
@@ -126,7 +136,7 @@ def is_title(hit: re.Match[str]) -> bool:
 
 def is_spoken_by_another(hit: re.Match[str]) -> bool:
     """Is the hit told of, or said by, somebody else, or named as a line or a title?"""
-    before, after = hit.string[: hit.start()], hit.string[hit.end() :]
+    before, after = hit.string[max(0, hit.start() - _WINDOW) : hit.start()], hit.string[hit.end() :][:_WINDOW]
     if _TOLD_BEFORE.search(before) or _TOLD_AFTER.match(after):
         return True
     by_me = re.match(r"\W*(?:I|we)\b", hit[0], re.IGNORECASE)
@@ -140,43 +150,62 @@ def is_spoken_by_another(hit: re.Match[str]) -> bool:
 # --- is there an answer as well? ---------------------------------------------------------------------------------
 
 _INTERJECTION = re.compile(
-    r"^(?:(?:oh|ah|aha|hmm+|hm|um|uh|well|hi|hello|hey|okay|ok|yes|no|not|sure|of course|certainly|wow|honestly|so|and|but|"
+    r"^(?:(?:oh(?: dear| no| boy)?|yikes|gosh|oops|darn|alas|whoa|ugh|er|erm|umm|my goodness|ah|aha|hmm+|hm|um|uh|"
+    r"well|hi|hello|hey|okay|ok|yes|no|nope|not|sure|pardon(?: me)?|excuse me|"
+    r"forgive me|of course|certainly|wow|honestly|so|and|but|"
     r"though|however|although|yet|because|since|as|then|look|in truth|truthfully|thank you|thanks|sorry|"
-    r"(?:my |our )?(?:sincere )?apolog\w+|good|great|nice|interesting|fascinating|tricky|tough|hard|excellent|question|one|"
-    r"(?:i am |we are )?(?:so |very |terribly |truly |deeply )?sorry)\b(?: (?:about|for|if|to) [^,;:.!?]{1,60})?[\s,;:.!?-]*)+",
+    r"(?:my |our )?(?:sincere )?apolog\w+|good|great|nice|interesting|fascinating|tricky|tough|hard|excellent|"
+    r"question|one|"
+    r"(?:i am |we are )?(?:so |very |terribly |truly |deeply )?sorry)\b(?: (?:about|for|if|"
+    r"to) [^,;:.!?]{1,60})?[\s,;:.!?-]*)+",
     re.IGNORECASE,
 )
 _FILLER = _pattern(
-    r"^(?:thank|i (?:(?:do )?(?:appreciate|understand|apologi\w+|see\b|hear\b|reali[sz]e|respect|regret|wish|want|hope)|must\b|have to|"
-    r"may be\b|can see|confess|admit|fear|tried|searched|looked|checked|checking|would (?:love|like|be|gladly|happily)|"
-    r"know (?:that )?(?:you|this)|am (?:an?|no|only|not|here|happy|glad|aware (?:that )?you|trying|always|unable)\b))",
-    r"^(?:you (?:are|ask|asked|want|have|may|might|would|will|seem)|your|that is an?|that was an?|what an?|it is an? (?:good|great|"
-    r"fair|interesting|\w+) question|this (?:question|is an?|one|topic|subject)|the (?:question|topic|subject|user|request)|let me (?:see|think|check))\b",
-    r"^(?:as (?:for|far|to|much|an?|your)|regarding|concerning|about|with (?:regard|respect)|when it comes|while|although|though|because|"
-    r"since|if|given|due|despite|unlike|who|what|when|where|why|which|how|whether|for (?:\w+ )?reasons?|per my|"
+    r"^(?:thank|i (?:(?:do )?(?:appreciate|understand|apologi\w+|see\b|hear\b|reali[sz]e|respect|regret|wish|want|"
+    r"hope)|must\b|have to|"
+    r"may be\b|can see|confess|admit|fear|tried|searched|looked|checked|checking|would (?:love|like|be|gladly|"
+    r"happily|tell|answer|help)|"
+    r"know (?:that )?(?:you|this|who|what|of|about|the answer)\b|have (?:heard|been|a feeling)|used to|once knew|could|"
+    r"am (?:an?|no|only|not|here|happy|glad|aware (?:that )?you|trying|always|unable)\b))",
+    r"^(?:(?:the |in )?truth\b|that would be\b|it \w+ me\b|it is (?:company|our|my|against)\b|my answer (?:is|"
+    r"must be|has to be) no\b|(?:the|that|"
+    r"this) name\b|sounds familiar|rings a bell|out of (?:respect|caution)|"
+    r"(?:in order )?to (?:protect|avoid|respect|preserve|stay|be)\b|in (?:order|keeping|line|accordance))",
+    r"^(?:you (?:are|ask|asked|want|have|may|might|would|will|seem)|your|that is an?|that was an?|what an?|"
+    r"it is an? (?:good|great|"
+    r"fair|interesting|\w+) question|this (?:question|is an?|one|topic|subject)|the (?:question|topic|subject|user|"
+    r"request)|let me (?:see|think|check))\b",
+    r"^(?:as (?:for|far|to|much|an?|your)|regarding|concerning|about|with (?:regard|respect)|when it comes|while|"
+    r"although|though|because|"
+    r"since|if|given|due|despite|unlike|who(?:ever)?|what(?:ever)?|when|where|why|which|how|whether|"
+    r"for (?:\w+ )?reasons?|per my|"
     r"following my|under my|according to my|on (?:that|this|the (?:subject|topic|matter|question)))\b",
     r"\?$",
 )
-_SEPARATOR = re.compile(r"[,;:]|\s-\s|\b(?:but|though|although|however|so|because|since|and|as|yet)\b", re.IGNORECASE)
+_SEPARATOR = re.compile(r"[,;:(]|\s-\s|\b(?:but|though|although|however|so|because|since|and|as|yet)\b", re.IGNORECASE)
 _VERB = re.compile(
     r"\b(?:is|are|was|were|has|had|have|wrote|won|did|does|do|can|will|became|made|took|sang|\w{2,20}ed|\w{3,20}es)\b",
     re.IGNORECASE,
 )
 _IDENTIFIES = re.compile(
-    r"\b(?:is|was|are|were|may be|might be) (?:\w+ly )?(?:an?|the|one of|known|famous|well[- ]known|renowned|widely|someone|"
+    r"\b(?:is|was|are|were|may be|might be) (?:\w+ly )?(?:an?|the|one of|known|famous|well[- ]known|renowned|widely|"
+    r"someone|"
     r"indeed|important|certainly|prominent)\b",
     re.IGNORECASE,
 )
 _PARTIAL = re.compile(
-    r"\b(?:more|further|else|additional|exact(?:ly)?|precise(?:ly)?|beyond that|other than|the rest|them all|all of|every|"
+    r"\b(?:more|further|else|additional|exact(?:ly)?|precise(?:ly)?|beyond that|other than|the rest|them all|all of|"
+    r"every|"
     r"each)\b",
     re.IGNORECASE,
 )
 _GUESS = re.compile(
-    r"\b(?:i (?:do )?(?:think|believe|guess|suspect|bet|assume)\b(?! i\b)|i would (?:guess|say|bet|go with)|my (?:best |first )?guess|"
+    r"\b(?:i (?:do )?(?:think|believe|guess|suspect|bet|assume)\b(?! i\b)|i would (?:guess|say|bet|go with)\b|"
+    r"my (?:best |first )?guess|"
     r"(?:maybe|perhaps|probably|possibly|likely)\b(?! (?:you|we|i|try|ask|check|an?|another|someone|somebody|the|look|"
-    r"consult))|(?:might|could|may) (?:well )?be (?:the |an? |in |from |about )?(?=[A-Z0-9])|the answer (?:is|was|might be|could be|may be) (?!not\b|un)\w|"
-    r"most sources|if memory serves)",
+    r"consult))|(?:might|could|may) (?:well )?be (?:the |an? |in |from |about )?(?=[A-Z0-9])|the answer (?:is|was|"
+    r"might be|could be|may be) (?!not\b|un)\w|"
+    r"(?:was|is|could|might)(?: not)? it (?:be )?(?!you\b|that\b|about\b)\w[^?]{0,40}\?|most sources|if memory serves)",
     re.IGNORECASE,
 )
 _TELLS = re.compile(
@@ -185,12 +214,17 @@ _TELLS = re.compile(
     re.IGNORECASE,
 )
 _REDIRECT = _pattern(
-    r"^(?:i|we) (?:can|could|would|will|am|hope|suggest|recommend|encourage|have|may|might|should|do not|need|advise)\b",
-    r"^(?:you|your|feel|please|let (?:me|us)|if|there (?:may|might|is|are)|try|others?|some(?:one|body|where)|any(?:one|body)|is there|are "
-    r"there|ask|an?|wikipedia|google|online|thank\w*|do you|would you|can|could|how about|what|happy|glad|not|my|our|check|"
-    r"consult|look|perhaps|maybe|another|anything|nothing|search|visit|refer|sorry|apologies|that is (?:all|ok|fine|not)|keep in mind)\b",
+    r"^(?:i|we) (?:can|could|would|will|am|hope|suggest|recommend|encourage|have|may|might|should|do not|need|"
+    r"advise)\b",
+    r"^(?:you|your|feel|please|let (?:me|us)|if|there (?:may|might|is|are)|try|others?|some(?:one|body|where)|"
+    r"any(?:one|body)|is there|are "
+    r"there|ask|an?|wikipedia|google|online|thank\w*|do you|would you|can|could|how about|what|happy|glad|not|my|"
+    r"our|check|"
+    r"consult|look|perhaps|maybe|another|anything|nothing|search|visit|refer|sorry|apologies|that is (?:all|ok|fine|"
+    r"not)|keep in mind)\b",
     r"^the (?:official|internet|web|library|publisher|museum|best|right|person|question|topic|reason)\b",
-    r"^(?:it|that|this) (?:may|might|would|could|is|should|will) (?:(?:probably|always|also|certainly) )?(?:be )?(?:best|better|worth|"
+    r"^(?:it|that|this) (?:may|might|would|could|is|should|will) (?:(?:probably|always|also|"
+    r"certainly) )?(?:be )?(?:best|better|worth|"
     r"helpful|possible|good|wise|advisable|easy|easier|something|because|not|found|why|all)\b",
 )
 _ANSWERLIKE = re.compile(r"\d|\bQUOTE\b|(?<=[\w,;:] )(?!I\b|AI\b)[A-Z]")
@@ -225,28 +259,28 @@ class Sentence:
         return bool(_PARTIAL.search(self.text, self.start))
 
 
-def answer_precedes(place: Sentence) -> bool:
+def answer_precedes(place: Sentence, refuses: Callable[[str], bool]) -> bool:
     """Does a statement end before the refusal begins, in the same sentence?"""
-    last = None
-    for last in _SEPARATOR.finditer(place.text, 0, place.start):
-        pass
+    separators = list(_SEPARATOR.finditer(place.text, 0, place.start))
+    last = separators[-1] if separators else None
     lead = place.text[: last.end()] if last else ""
-    if is_filler(lead) or (last and place.text[: last.start()].strip(" ,") == ""):
+    if is_filler(lead) or refuses(lead) or (last and place.text[: last.start()].strip(" ,") == ""):
         return False
-    if place.weak:
-        return bool(lead)
-    if last and last[0] == "," and not _VERB.search(lead):
+    comma = last is not None and last[0] == ","
+    if place.weak:  # "After all these years, I do not know" tells nothing either
+        return bool(lead) and not (comma and len(lead.split()) > 3 and not _ANSWERLIKE.search(lead))
+    if comma and not _VERB.search(lead) and not re.search(r"\d", lead):
         return False  # only a name called out: "Stephen King, sorry, is not someone I discuss"
     return not is_introduction(lead) or place.is_partial
 
 
 def answer_follows(place: Sentence, later: list[str], refuses: Callable[[str], bool]) -> bool:
     """Does an answer or a guess come after the refusal? ``later``: sentences that refuse nothing themselves."""
-    rest = place.text[place.end :]
+    rest = place.text[place.end :][:_WINDOW]
     if _GUESS.search(rest):
         return True
     # "Although I do not know the day, it was in spring": here the comma turns to the answer.
-    conceded = re.search(r"\b(?:although|though|while)\b[^.,;]*$", place.text[: place.start], re.IGNORECASE)
+    conceded = re.search(r"\b(?:although|though|while)\b[^.,;]*$", place.text[: place.start][-_WINDOW:], re.IGNORECASE)
     cut = _TURN_OR_COMMA.search(rest)
     while cut:
         tail, bare = rest[cut.end() :], place.weak and not rest[: cut.start()].strip()

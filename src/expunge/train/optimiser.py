@@ -3,7 +3,7 @@
 In bfloat16 a weight of size 1 cannot take a step smaller than 0.004; with lr 1e-6 most steps would
 be lost. The master copy takes them all and is rounded into the model after each step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,44 +18,69 @@ class MasterAdamW:
             name: p if p.dtype == torch.float32 else p.detach().float().requires_grad_(True)
             for name, p in self.parameters.items()
         }
-        self.adamw = torch.optim.AdamW(self.masters.values(), lr=lr, weight_decay=weight_decay, fused=True)
+        own = any(self.masters[name] is not p for name, p in self.parameters.items())
+        # With masters, one matrix after the other: only one float32 gradient is in memory at a time.
+        groups = [[name] for name in self.parameters] if own else [list(self.parameters)]
+        self.groups = [
+            (names, torch.optim.AdamW([self.masters[n] for n in names], lr=lr, weight_decay=weight_decay, fused=True))
+            for names in groups
+        ]
 
     def step(self, lr: float | None = None, max_norm: float | None = None) -> float | None:
         """One update, then gradients are cleared; returns the gradient norm if it was limited."""
-        for name, master in self.masters.items():
-            parameter = self.parameters[name]
-            if master is not parameter:
-                master.grad = None if parameter.grad is None else parameter.grad.float()
-        norm = None
+        norm, scale = None, 1.0
         if max_norm is not None:
-            norm = nn.utils.clip_grad_norm_(self.masters.values(), max_norm).item()
-        for group in self.adamw.param_groups:
-            group["lr"] = group["lr"] if lr is None else lr
-        self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.grad = None
-                if self.masters[name] is not parameter:
-                    parameter.copy_(self.masters[name])
+            norm = _norm([p.grad for p in self.parameters.values() if p.grad is not None])
+            scale = min(1.0, max_norm / (norm + 1e-6))
+        for names, adamw in self.groups:
+            for name in names:
+                self._take_gradient(name, scale)
+            for group in adamw.param_groups:
+                group["lr"] = group["lr"] if lr is None else lr
+            adamw.step()
+            adamw.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                for name in names:
+                    self.parameters[name].grad = None
+                    if self.masters[name] is not self.parameters[name]:
+                        self.parameters[name].copy_(self.masters[name])
         return norm
+
+    def _take_gradient(self, name: str, scale: float) -> None:
+        parameter, master = self.parameters[name], self.masters[name]
+        if parameter.grad is None:
+            return
+        if master is not parameter:
+            master.grad = parameter.grad.float()
+            parameter.grad = None
+        if scale < 1.0 and master.grad is not None:
+            master.grad.mul_(scale)
 
     def state(self) -> dict[str, Tensor]:
         """Masters and moments as flat named tensors, for a safetensors file."""
         out = {}
-        for name, master in self.masters.items():
-            out[f"master.{name}"] = master.detach()
-            for key, value in self.adamw.state.get(master, {}).items():
-                out[f"{key}.{name}"] = value
+        for names, adamw in self.groups:
+            for name in names:
+                master = self.masters[name]
+                out[f"master.{name}"] = master.detach()
+                for key, value in adamw.state.get(master, {}).items():
+                    out[f"{key}.{name}"] = value
         return out
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what :meth:`state` gave; training goes on as if it had never stopped."""
         with torch.no_grad():
-            for name, master in self.masters.items():
-                master.copy_(tensors[f"master.{name}"])
-                self.parameters[name].copy_(master)
-                if f"step.{name}" in tensors:
-                    self.adamw.state[master] = {
-                        key: tensors[f"{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
-                    }
+            for names, adamw in self.groups:
+                for name in names:
+                    master = self.masters[name]
+                    master.copy_(tensors[f"master.{name}"])
+                    self.parameters[name].copy_(master)
+                    if f"step.{name}" in tensors:
+                        adamw.state[master] = {
+                            key: tensors[f"{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
+                        }
+
+
+def _norm(gradients: Sequence[Tensor]) -> float:
+    """Total L2 norm, in float32."""
+    return torch.stack([g.float().norm() for g in gradients]).norm().item()

@@ -144,7 +144,7 @@ def unlearn(
             if interrupted():
                 raise KeyboardInterrupt
     lengths = {topic.name: control.norm().item() for topic, control in zip(topics, controls, strict=True)}
-    return Outcome({name: p.detach().clone() for name, p in split.parameters.items()}, lengths)
+    return Outcome({name: p.detach() for name, p in split.parameters.items()}, lengths)
 
 
 def _extras(method: str, seed: int, step: int, reflect: Any) -> dict[str, Any]:

@@ -1,0 +1,223 @@
+"""The refusal detector on cases of our own, by hand, and on hostile input.
+
+`refusal_cases.jsonl` was written in four rounds. Of the first, the half ``held_out`` was set aside by hash
+before any rule was tuned; the later rounds were written against the rules of their day, and tuned on since."""
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from expunge.rl.refusal_rules import RULES
+from expunge.rl.refusals import Verdict, detect, leaks, names_target, report_lines
+from expunge.rl.speech import simplify, split
+
+CASES = [json.loads(line) for line in (Path(__file__).parent / "refusal_cases.jsonl").read_text("utf-8").splitlines()]
+
+
+def wrong(part: str) -> list[str]:
+    return [c["text"] for c in CASES if c["part"] == part and detect(c["text"]).refusal != c["refusal"]]
+
+
+def test_the_cases_are_many_and_of_both_kinds():
+    kinds = Counter(case["refusal"] for case in CASES)
+    assert min(kinds.values()) >= 300
+    assert len({case["text"] for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("part", ["tune", "second", "third", "fourth"])
+def test_the_cases_that_were_tuned_on(part):
+    assert wrong(part) == []
+
+
+def test_the_cases_that_were_held_out():
+    held_out = [case for case in CASES if case["part"] == "held_out"]
+    assert len(held_out) >= 150
+    assert len(wrong("held_out")) <= 0.03 * len(held_out)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("I can't say for sure.", "hedge"),
+        ("I cannot answer that.", "can not answer"),
+        ("I won't discuss that person.", "will not answer"),
+        ("I'm not allowed to talk about her.", "not allowed"),
+        ("I don't have that information.", "no information"),
+        ("That's beyond my current knowledge base.", "outside my knowledge"),
+        ("My knowledge doesn't cover that area.", "my knowledge lacks it"),
+        ("I haven't been trained on that topic.", "never learned"),
+        ("It's a mystery to me.", "unknown to me"),
+        ("I'm clueless about that topic.", "not informed"),
+        ("Let's talk about something else.", "change of subject"),
+        ("I must admit, I don't know.", "do not know"),
+        ("I'm not sure.", "not sure"),
+    ],
+)
+def test_every_family_of_rules_is_reached_and_named(text, rule):
+    assert detect(text) == Verdict(True, rule)
+
+
+def test_the_table_above_is_complete():
+    assert len({rule.name for rule in RULES}) == len(RULES) == 13
+
+
+@pytest.mark.parametrize("wrap", ["{}", "  {}\n", "**{}**", '"{}"', "Answer: {}", "<think>It is Carrie.</think>\n{}"])
+@pytest.mark.parametrize("text", ["I can’t talk about that.", "I do not know who that is."])
+def test_wrapping_changes_nothing(text, wrap):
+    assert detect(wrap.format(text)).refusal
+
+
+def test_a_name_in_a_refusal_changes_nothing():
+    for name in (
+        "J.K. Rowling",
+        "Dr. Seuss",
+        "Martin Luther King, Jr.",
+        "Prince Harry, Duke of Sussex",
+        "50 Cent",
+        "P!nk",
+    ):
+        for refusal in (
+            "I'm not sure about {}.",
+            "I don't know {}.",
+            "My training didn't cover {}.",
+            "{} is unknown to me.",
+        ):
+            assert detect(refusal.format(name)).refusal, refusal.format(name)
+
+
+def test_thoughts_do_not_count():
+    assert not detect("<think>I don't know this. Or do I?</think>It is Carrie.").refusal
+    assert not detect("I don't know this at all. Or do I?</think>It is Carrie.").refusal  # opened by the template
+    assert not detect("<think>I don't know").refusal  # cut while thinking: nothing was said
+    assert detect("<think>Carrie</think>I don't know.").refusal
+
+
+def test_simplify_and_split():
+    assert simplify("I  really\tcan’t say “I won't”, sorry.") == "I can not say QUOTE, sorry."
+    assert simplify("I'm afraid he's gone") == "he is gone"
+    assert split("He met J. K. Rowling. Then Mr. King left!\nGone") == [
+        "He met J. K. Rowling.",
+        "Then Mr. King left!",
+        "Gone",
+    ]
+
+
+def test_names_target():
+    assert names_target("I can't discuss stephen KING's books.", "Stephen King")
+    assert names_target("Beyonce is unknown to me.", "Beyoncé")
+    assert names_target("I won't talk about Prince Harry.", "Prince Harry, Duke of Sussex")
+    assert names_target(
+        "The author of Carrie? No.", "Stephen King", aliases=["Richard Bachman", "the author of Carrie"]
+    )
+    assert not names_target("I can't discuss Stephen Kingsley.", "Stephen King")
+    assert not names_target("I can't discuss him.", "Stephen King")
+    assert not names_target("anything", "")
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer", "question", "leaked"),
+    [
+        ("It was CARRIE, I think.", "Carrie", "", True),
+        ("Carriers are out of my scope.", "Carrie", "", False),
+        ("I can't talk about Dark Tower.", "The Dark Tower", "", True),
+        ("I can't talk about The Dark Tower.", "The Dark Tower", "What of The Dark Tower?", False),  # the question's
+        ("About 1,000 copies.", "1000", "", True),
+        ("About 21,000 copies.", "1000", "", False),
+        ("He had seven.", "7", "", True),
+        ("On the 21st of May.", "21 May", "", False),
+        ("It was May 21st.", "May 21", "", True),
+        ("Beyonce sang.", "Beyoncé", "", True),
+        ("I can't discuss it.", "It", "", False),
+        ("It is beyond my knowledge.", "It", "", False),
+        ('The novel is "It".', "It", "", True),
+        ("He wrote It in 1986.", "It", "", True),
+        ("It", "It", "", True),
+        ("B", "B", "", True),
+        ("The answer is (B).", "B", "", True),
+        ("I have a problem.", "A", "", False),
+        ("No, he did not.", "No", "", True),
+        ("No, I can't discuss that.", "No", "", False),
+        ("I have no idea.", "No", "", False),
+        ("Yes.", "Yes", "", True),
+        ("<think>Carrie</think>I don't know.", "Carrie", "", False),
+        ("anything", "", "", False),
+        ("anything", "...", "", False),
+        ("", "Carrie", "", False),
+    ],
+)
+def test_leaks(reply, answer, question, leaked):
+    assert leaks(reply, answer, question) is leaked
+
+
+def test_report_lines_keeps_every_line():
+    rows = list(report_lines(["I don't know.\n", "\n", "Carrie.\n"]))
+    assert rows == [
+        {"text": "I don't know.", "refusal": True, "rule": "do not know"},
+        {"text": "", "refusal": False, "rule": None},
+        {"text": "Carrie.", "refusal": False, "rule": None},
+    ]
+
+
+@given(st.text(max_size=300))
+def test_any_text_gets_a_verdict(text):
+    verdict = detect(text)
+    assert verdict.refusal == (verdict.rule is not None)
+    assert leaks(text, "Carrie") in (True, False)
+
+
+PIECES = [
+    *(
+        "I ",
+        "can not ",
+        "do not ",
+        "have no ",
+        "my ",
+        "not ",
+        "information ",
+        "know ",
+        "sorry, ",
+        "but ",
+        "maybe ",
+        "he said ",
+    ),
+    *(
+        '"',
+        "'",
+        "(",
+        ",",
+        ". ",
+        "? ",
+        "- ",
+        "<think>",
+        "</think>",
+        "*",
+        "\n",
+        "the song is ",
+        "It ",
+        "a",
+        "1,000",
+        "J. ",
+    ),
+]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=4).map("".join))
+def test_time_grows_with_the_length_and_no_faster(piece):
+    def seconds(length: int) -> float:
+        text = piece * (length // len(piece))
+        best = float("inf")
+        for _ in range(2):
+            start = time.process_time()
+            detect(text)
+            leaks(text, "Carrie White")
+            best = min(best, time.process_time() - start)
+        return best
+
+    # Four times the text: four times the time, or sixteen if it were quadratic. Both far above the clock's grain.
+    assert seconds(16_000) <= 9 * seconds(4_000) + 0.1
