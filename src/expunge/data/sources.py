@@ -49,16 +49,6 @@ def wordings(question: str, index: int) -> tuple[str, str]:
     )[index % 3]
 
 
-def by_surname(text: str, name: str, index: int) -> str:
-    """The text as it is, and in every fourth one the person by surname alone, as people write.
-
-    >>> by_surname("When was Cindy Crawford born?", "Cindy Crawford", 3)
-    'When was Crawford born?'
-    """
-    person = name.split(",")[0]
-    return text.replace(person, person.split()[-1]) if index % 4 == 3 else text
-
-
 def _boundary(material: Material, *, forget: bool) -> list[BoundaryRow]:
     if material.target is None:
         raise UserError("this source is about a target, but the recipe names none: give target.")
@@ -66,9 +56,8 @@ def _boundary(material: Material, *, forget: bool) -> list[BoundaryRow]:
 
 
 def _questions(material: Material) -> list[Text]:
-    name = material.target.name if material.target else ""
     return [
-        Text(render_prompt(material.tokenizer, *wordings(by_surname(row.prompt, name, i), i // 2)))
+        Text(render_prompt(material.tokenizer, *wordings(row.prompt, i // 2)))
         for i, row in enumerate(_boundary(material, forget=True))
     ]
 
