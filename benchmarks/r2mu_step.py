@@ -9,8 +9,9 @@ questions, solutions and solutions behind the opener, each through the updated a
 back-propagates into every weight of blocks 0 to 7 and the embedding, of which it uses three. Ours loads
 blocks 0 to 7 and reads the four streams that are in the loss. Same batches, same dtype, same c u; the
 losses of every step must agree to 1e-5 (float32). Settings: R1-Distill-Llama-8B, WMDP (block 7, matrices
-5 to 7, c = 6.5, gamma = 1.4, lr 7.5e-5, batch 4; 512 tokens of forget and retain texts, 114 of traces, 114
-of questions, 150 of the others).
+5 to 7, c = 6.5, gamma = 1.4, lr 7.5e-5, batch 4). Streams are as long as the release lets them be: 512 tokens of
+forget texts, retain texts and questions, 150 of solutions, 114 of traces (opener and 100 tokens);
+``--question-tokens`` shortens the questions, which cost the release two passes and are not in the loss.
 
 ``float32`` and ``cached`` compare in --dtype; ``bf16`` is ours in bfloat16 with float32 masters and the
 prefix cache, against the released step in --dtype. Peak memory of each is measured in a process of its own.
@@ -35,14 +36,14 @@ from expunge.files import write_json
 from expunge.memory import keep_freed_memory
 from expunge.methods.r2mu import R2MU
 from expunge.models.cache import PrefixCache
-from expunge.models.load import resolve
+from expunge.models.load import quiet, resolve
 from expunge.models.prefix import SplitDecoder, load_prefix
-from expunge.train.manifest import machine, versions
+from expunge.train.manifest import machine, peak_memory_gb, versions
 from expunge.train.optimiser import MasterAdamW
 from expunge.train.unlearn import step_loss
 
 BLOCK, TRAINED, C, RETAIN, LR = 7, (5, 6, 7), 6.5, 1.4, 7.5e-5
-LENGTHS = {"forget": 512, "retain": 512, "trace": 114, "question": 114, "reasoning": 150, "opened": 150}
+LENGTHS = {"forget": 512, "retain": 512, "trace": 114, "question": 512, "reasoning": 150, "opened": 150}
 IN_LOSS = ("forget", "retain", "trace", "reasoning")
 SHAPES: dict[str, dict[str, Any]] = {
     "llama8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "vocab_size": 128256},
@@ -57,10 +58,13 @@ def main() -> int:
     options.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     options.add_argument("--steps", type=int, default=3, help="timed steps of each (default: 3)")
     options.add_argument("--batch-size", type=int, default=4)
+    options.add_argument("--question-tokens", type=int, default=LENGTHS["question"])
     options.add_argument("--train-steps", type=int, default=0, help="also time a whole run of ours of so many steps")
     options.add_argument("--results", type=Path, help="JSON file to write figures and manifest to")
     options.add_argument("--model", type=Path, help="folder of sharded random weights (default: made and removed)")
     given = options.parse_args()
+    LENGTHS["question"] = given.question_tokens
+    quiet()
     with tempfile.TemporaryDirectory() as scratch:
         folder = model_folder(given.shape, given.model or Path(scratch) / "model")
         report = compare(folder, given.dtype, given.steps, given.batch_size)
@@ -134,7 +138,7 @@ def random_checkpoint(folder: Path, shape: dict[str, Any], shard_bytes: int = 5 
 
 
 def batches(vocabulary: int, size: int, device: str) -> dict[str, Batch]:
-    """Random tokens, no padding: every stream has the length that the release cuts it at."""
+    """Random tokens, no padding."""
     generator = torch.Generator().manual_seed(1)
     out = {}
     for name, length in LENGTHS.items():
@@ -270,14 +274,13 @@ def compare(folder: Path, dtype: str, count: int, size: int) -> dict[str, Any]:
 
 def peak(folder: Path, dtype: str, size: int, which: str) -> float:
     """Peak memory of one step, GB: of the GPU's allocator, or of the process."""
-    import resource
-
+    quiet()
     device = where()
     maker = Released if which == "released" else Ours
     maker(folder, getattr(torch, dtype), device).step(batches(vocabulary_of(folder), size, device))
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return peak_memory_gb()
 
 
 def in_own_process(function: Callable[..., float], *arguments: Any) -> float:
