@@ -249,9 +249,9 @@ def compare(folder: Path, dtype: str, count: int, size: int) -> dict[str, Any]:
         "ours, bf16": lambda: Ours(folder, torch.bfloat16, device),
     }
     for name, make in makers.items():
-        if name != "released":
-            keep_freed_memory()
         stepper = make()
+        if name != "released":
+            keep_freed_memory(stepper.split.decoder.num_parameters())
         seconds[name], losses[name] = timed(stepper.step, given, count)
         del stepper
         gc.collect()

@@ -71,7 +71,7 @@ def sft(
 
     With ``checkpoint``, an interrupted run leaves its state there and the next call goes on from it; who
     has saved the result removes it."""
-    keep_freed_memory()
+    keep_freed_memory(model.num_parameters())
     parameters = freeze_below(model, settings.first_block)
     optimiser = MasterAdamW(parameters, settings.lr, settings.weight_decay)
     batches = [

@@ -106,7 +106,7 @@ def unlearn(
 
     Streams of weight 0 are not read. With ``checkpoint``, an interrupted run goes on from there. ``reflect``
     gives RTP the probability of reflection tokens from hidden states and mask."""
-    keep_freed_memory()
+    keep_freed_memory(decoder.num_parameters())
     settings = topics[0].settings
     device = decoder.embed_tokens.weight.device
     names = select(decoder, settings.train, settings.train_blocks, settings.legacy_param_index)
