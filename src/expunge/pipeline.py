@@ -194,6 +194,8 @@ def _train_delta(job: Run) -> None:
         dtype=checkpoint_dtype(job.original),
     )
     if not METHODS[u.method].STREAMS:
+        if not (job.folder / "metrics.jsonl").exists():
+            write_jsonl(job.folder / "metrics.jsonl", [])
         write_json(job.folder / "unlearn.json", {})
         save({})
         return

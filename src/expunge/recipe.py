@@ -239,9 +239,8 @@ def _check_topics(u: Unlearn, where: str) -> None:
         for name in given:
             if name not in streams:
                 raise UserError(f"{at}.streams: unknown stream {name!r}; {nearest(name, streams)}")
-        needed = {name: f"its weight is {weight}" for name, weight in settings.weights().items() if weight}
-        if streams:
-            needed |= dict.fromkeys(control_batches(u.method), f"{u.method} reads it")
+        needed = dict.fromkeys(control_batches(u.method) if streams else (), f"{u.method} reads it")
+        needed |= {name: f"its weight is {weight}" for name, weight in settings.weights().items() if weight}
         for name, why in needed.items():
             if not given.get(name):
                 raise UserError(

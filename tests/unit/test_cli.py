@@ -1,6 +1,7 @@
 """The command line on bad input: one clear message, exit code 2, never a traceback."""
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from tiny import BLOCKS, make_model, make_tokenizer, no_file_larger_than, save_m
 from expunge import __version__, pipeline
 from expunge.cli import main
 
-VERBS = ("run", "model", "apply", "report", "doctor")
+VERBS = ("run", "unlearn", "sweep", "traces", "refusals", "model", "apply", "report", "doctor")
 
 
 @pytest.fixture
@@ -329,3 +330,91 @@ def test_apply_with_a_file_that_is_no_delta(told, model_folder, tmp_path):
 
 def test_model_get_needs_a_name(told):
     assert "model get: which one? Embedded: smollm2" in told("model", "get")
+
+
+def texts(folder: Path, name: str) -> Path:
+    path = folder / f"{name}.jsonl"
+    path.write_text(
+        "".join(json.dumps({"text": f"{name}: Ada Stone was born in Leeds, {i} of them."}) + "\n" for i in range(4))
+    )
+    return path
+
+
+SMALL = ("unlearn.settings.block=2", "unlearn.settings.train_blocks=[1,2]", "unlearn.loop.steps=2")
+
+
+def test_unlearn_trains_a_delta_from_files_and_nothing_else(model_folder, out, cache, tmp_path, capsys):
+    streams = [part for name in ("forget", "retain") for part in (f"--{name}", str(texts(tmp_path, name)))]
+    changes = [part for change in SMALL for part in ("--set", change)]
+    assert main(["unlearn", str(model_folder), *streams, *changes, "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip().endswith("delta.safetensors")
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [set(row["parts"]) for row in rows] == [{"forget", "retain"}] * 2  # no trace, no reasoning was given
+    assert not (out / "evals").exists()
+
+
+def test_unlearn_without_what_it_needs(told, model_folder, out, tmp_path):
+    forget = texts(tmp_path, "forget")
+    assert "unlearn.streams.retain has no source" in told("unlearn", model_folder, "--forget", forget, "--out", out)
+    both = ("--forget", forget, "--retain", tmp_path / "none.jsonl")
+    assert "none.jsonl" in told("unlearn", model_folder, *both, "--out", out)
+    assert "unknown method 'rum'; did you mean 'rmu'" in told("unlearn", "m", "--method", "rum", "--out", out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("method", ["rmu", "lunar", "rtp", "zerothink"])
+def test_a_recipe_of_another_method_runs_to_its_report(recipe, out, cache, method):
+    value = json.loads(recipe(teach=None).read_text())
+    value["unlearn"] |= {"method": method, "settings": {"block": 3, "train_blocks": [2, 3]}}
+    if method == "lunar":
+        value["unlearn"]["streams"]["unknown"] = ["strangers"]
+    elif method == "zerothink":
+        value["unlearn"] = {"method": method}
+    else:
+        value["unlearn"]["streams"] = {k: value["unlearn"]["streams"][k] for k in ("forget", "retain")}
+    path = recipe()
+    path.write_text(json.dumps(value))
+    assert main(["run", str(path), "--out", str(out)]) == 0
+    assert (out / "report.html").exists()
+    assert json.loads((out / "run.json").read_text())["method"] == method
+
+
+def test_a_recipe_without_a_target_scores_choices_and_questions(model_folder, out, cache, tmp_path, recipe):
+    asked = texts(tmp_path, "asked")
+    choices = tmp_path / "choices.jsonl"
+    row = {"question": "Where was Ada Stone born?", "choices": ["Leeds", "York", "Bath", "Hull"], "answer": 0}
+    choices.write_text("".join(json.dumps({**row, "question": f"{row['question']} {i}"}) + "\n" for i in range(5)))
+    value = json.loads(recipe(teach=None).read_text())
+    del value["target"]
+    value["writing"] = {"about": [str(texts(tmp_path, "documents"))], "trace_tokens": 5, "segments": 2}
+    value["unlearn"]["streams"] = {
+        "forget": [str(asked)], "trace": ["document_traces"], "retain": ["general"], "reasoning": ["gsm8k"],
+    }  # fmt: skip
+    value["evaluate"] |= {"choices": [str(choices)], "questions": [str(asked)]}
+    value["goals"] = [{"score": f"choices/{choices}", "at_most": 0.5, "relative": True}]
+    path = recipe()
+    path.write_text(json.dumps(value))
+    assert main(["run", str(path), "--out", str(out)]) == 0
+    scores = json.loads((out / "scores.json").read_text())["unlearned"]
+    assert scores[f"choices/{choices}"]["n"] == 5
+    assert scores[f"questions/{asked}/refusals"]["n"] == 4
+    traces = [json.loads(line) for line in (out / "traces.jsonl").read_text().splitlines()]
+    assert {row["kind"] for row in traces} == {"document_traces"}
+    assert {row["segment"] for row in traces} <= {0, 1}
+    assert all(row["text"].startswith("Let's reason this step by step.\n<think>") for row in traces)
+
+
+def test_refusals_of_a_file_and_of_standard_input(tmp_path, capsys, monkeypatch):
+    replies = tmp_path / "replies.txt"
+    replies.write_text("I'm sorry, I don't know anything about Stephen King.\nHe was born in Portland.\n")
+    assert main(["refusals", str(replies)]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["refusal"] for row in rows] == [True, False]
+    assert rows[0]["rule"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("I cannot answer that.\n"))
+    assert main(["refusals"]) == 0
+    assert json.loads(capsys.readouterr().out)["refusal"]
+
+
+def test_refusals_of_a_missing_file(told, tmp_path):
+    assert "none.txt" in told("refusals", tmp_path / "none.txt")

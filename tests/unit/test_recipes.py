@@ -1,0 +1,124 @@
+"""Every recipe that travels with the project can be read, at its own scale and at the embedded one."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from expunge.errors import UserError
+from expunge.methods import METHODS
+from expunge.recipe import load_recipe, make_recipe
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+RECIPES = sorted(path.name for path in FOLDER.glob("*.yaml"))
+LARGE = [name for name in RECIPES if name != "quickstart.yaml"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_is_valid_and_says_what_differs(name):
+    recipe = load_recipe(str(FOLDER / name))
+    assert recipe.name == name.removesuffix(".yaml")
+    head = (FOLDER / name).read_text(encoding="utf-8").split("name:")[0].lower()
+    assert "differs from" in head
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_every_large_recipe_has_a_twin_of_the_same_method_on_the_embedded_model(name):
+    large, twin = load_recipe(str(FOLDER / name)), load_recipe(str(FOLDER / name), (), "embedded")
+    assert twin.model == "smollm2"
+    assert twin.name == f"{large.name}_embedded"
+    assert twin.unlearn.method == large.unlearn.method
+    assert list(twin.unlearn.by_topic()) == list(large.unlearn.by_topic())
+    assert twin.goals
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        (
+            "wmdp_bio_llama8b",
+            {"steering": 6.5, "retain": 1.4, "trace": 1.0, "reasoning": 1.0, "lr": 7.5e-5},
+        ),
+        ("wmdp_bio_qwen14b", {"steering": 460.0, "retain": 150.0, "steps": 500, "lr": 5e-5}),
+        ("star1_llama8b", {"steering": 6.5, "retain": 20.0, "steps": 300, "lr": 1e-6}),
+        ("rmu_zephyr7b", {"steering": 6.5, "retain": 1200.0, "steps": 150, "lr": 5e-5}),
+    ],
+)
+def test_published_settings(name, settings):
+    u = load_recipe(str(FOLDER / f"{name}.yaml")).unlearn
+    found = {**vars(u.settings), **vars(u.loop)}
+    assert {key: found[key] for key in settings} == settings
+    assert (found["block"], found["train_blocks"], found["batch_size"]) == (7, (5, 6, 7), 4)
+
+
+def test_an_unknown_scale_is_answered_with_those_there_are():
+    with pytest.raises(UserError, match="there is no scale 'tiny'; it has embedded"):
+        load_recipe(str(FOLDER / LARGE[0]), (), "tiny")
+    with pytest.raises(UserError, match="there is no scale 'tiny'; it has none"):
+        load_recipe(str(FOLDER / "quickstart.yaml"), (), "tiny")
+
+
+def test_a_scale_is_laid_over_key_by_key_and_streams_whole(tmp_path):
+    path = tmp_path / "r.yaml"
+    fewer = {"forget": ["b.jsonl"], "retain": ["general"]}
+    small = {"name": "s", "unlearn": {"loop": {"steps": 3}, "streams": fewer}}
+    unlearn = {
+        "method": "rmu",
+        "loop": {"steps": 9, "lr": 1e-3},
+        "streams": {"forget": ["a.jsonl"], "retain": ["wikitext"]},
+    }
+    path.write_text(yaml.safe_dump({"name": "l", "model": "m", "unlearn": unlearn, "scales": {"small": small}}))
+    recipe = load_recipe(str(path), ("unlearn.loop.batch_size=7",), "small")
+    assert (recipe.name, recipe.model) == ("s", "m")
+    assert (recipe.unlearn.loop.steps, recipe.unlearn.loop.lr, recipe.unlearn.loop.batch_size) == (3, 1e-3, 7)
+    assert recipe.unlearn.streams == {"forget": ("b.jsonl",), "retain": ("general",)}
+
+
+def of(**unlearn):
+    return make_recipe({"name": "n", "model": "m", "unlearn": unlearn}, "here")
+
+
+BOTH = {"forget": ["a.jsonl"], "retain": ["general"]}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_be_named_and_has_its_own_settings(method):
+    streams = {name: ["a.jsonl"] for name in METHODS[method].STREAMS}
+    assert type(of(method=method, streams=streams).unlearn.settings) is METHODS[method].SETTINGS
+
+
+def test_topics_override_settings_and_streams_of_all():
+    u = of(
+        method="rmu",
+        settings={"steering": 6.5, "retain": 100},
+        streams=BOTH,
+        topics={"bio": {}, "cyber": {"streams": {"forget": ["c.jsonl"]}, "settings": {"steering": "5e1"}}},
+    ).unlearn
+    (bio, bio_streams), (cyber, cyber_streams) = u.by_topic().values()
+    assert (bio.steering, cyber.steering, cyber.retain) == (6.5, 50.0, 100.0)
+    assert bio_streams["forget"] == ("a.jsonl",)
+    assert cyber_streams == {"forget": ("c.jsonl",), "retain": ("general",)}
+
+
+@pytest.mark.parametrize(
+    ("unlearn", "told"),
+    [
+        ({"method": "rmu", "streams": {"retain": ["general"]}}, "streams.forget has no source, but its weight"),
+        ({"method": "lunar", "streams": {**BOTH, "trace": ["t.jsonl"], "reasoning": ["gsm8k"]}}, "unknown has no"),
+        ({"method": "rmu", "settings": {"trace": 1}, "streams": BOTH}, "settings: unknown key 'trace'"),
+        ({"method": "rmu", "streams": {**BOTH, "trace": ["t.jsonl"]}}, "unknown stream 'trace'"),
+        ({"method": "rmu", "streams": BOTH, "stream_tokens": {"forgets": 3}}, "unknown stream 'forgets'"),
+        ({"method": "rmu", "streams": BOTH, "stream_tokens": {"forget": 0}}, "found 0, expected at least 1"),
+        ({"method": "rmu", "streams": BOTH, "topics": {"bio": {"settings": {"stering": 1}}}}, "mean 'steering'"),
+        ({"method": "rmu", "streams": BOTH, "topics": {"bio": {"settings": {"steering": -1}}}}, "expected more than 0"),
+        ({"method": "rmu", "streams": BOTH, "loop": {"prefix_cache": "disc"}}, "found 'disc', expected one of 'off'"),
+    ],
+)  # fmt: skip
+def test_slips_in_topics_and_streams_are_answered(unlearn, told):
+    with pytest.raises(UserError, match=told):
+        of(**unlearn)
+
+
+def test_teaching_needs_a_target():
+    with pytest.raises(UserError, match="teach needs a target"):
+        make_recipe({"name": "n", "model": "m", "teach": {}, "unlearn": {"method": "rmu", "streams": BOTH}}, "here")
