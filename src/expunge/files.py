@@ -161,9 +161,15 @@ def read_rows(path: Path, text_fields: tuple[str, ...]) -> list[dict[str, Any]]:
     for number, row in rows:
         for field in text_fields:
             value = row.get(field) if isinstance(row, dict) else None
-            if not isinstance(value, str) or not value.strip():
-                raise UserError(f"{path}: {unit}{number}: field {field!r} is {value!r}, expected a non-empty string.")
+            if not is_text(value):
+                found = f"field {field!r} is {value!r}"
+                raise UserError(f"{path}: {unit}{number}: {found}, expected a non-empty string of whole characters.")
     return [row for _, row in rows]
+
+
+def is_text(value: Any) -> bool:
+    """Is it a string that is not blank? Half of a surrogate pair, which JSON can spell, no tokenizer reads."""
+    return isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def content_hash(*parts: Any) -> str:

@@ -51,7 +51,7 @@ def test_a_good_file_is_read_in_order(tmp_path, as_array):
     [
         ({"question": " "}, "question"),
         ({"question": 4}, "question"),
-        ({"question": "a\ud800"}, "question is"),
+        ({"question": "a\ud800"}, "whole characters"),
         ({"choices": ["1", "2", "3"]}, "four non-empty texts"),
         ({"choices": ["1", "2", "3", "4", "5"]}, "four non-empty texts"),
         ({"choices": ["1", "2", "3", ""]}, "four non-empty texts"),

@@ -236,3 +236,12 @@ def test_cache_folder_is_expunge_cache_or_the_users(monkeypatch, tmp_path):
 def test_nearest_names_the_closest_word_first():
     assert nearest("retian", ["forget", "retain"]) == "did you mean 'retain'? Valid: forget, retain."
     assert nearest("xyz", ["forget", "retain"]) == "Valid: forget, retain."
+
+
+def test_half_of_a_surrogate_pair_is_no_text(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"text": "fine \\ud83d\\ude00"}\n{"text": "half \\ud800"}\n')
+    with pytest.raises(
+        UserError, match=r"r\.jsonl: line 2: field 'text' is 'half .ud800', expected a non-empty string"
+    ):
+        read_rows(path, ("text",))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, nearest
-from ..files import read_rows
+from ..files import is_text, read_rows
 
 SPLITS = ("dev", "val", "test")
 FIELDS = ("question", "subject", "choices", "answer")
@@ -103,19 +103,14 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
 
 def _choice(row: dict[str, Any], path: Path, number: int) -> Choice:
     question, choices, answer, subject = (row.get(field) for field in ("question", "choices", "answer", "subject"))
-    if not _is_text(question):
+    if not is_text(question):
         problem = f"question is {question!r:.80}, expected a non-empty text"
-    elif not isinstance(choices, list) or len(choices) != 4 or not all(map(_is_text, choices)):
+    elif not isinstance(choices, list) or len(choices) != 4 or not all(map(is_text, choices)):
         problem = f"choices is {choices!r:.80}, expected four non-empty texts"
     elif type(answer) is not int or not 0 <= answer < 4:  # True is an int too
         problem = f"answer is {answer!r:.80}, expected the index of the right choice, 0 to 3"
-    elif subject != "" and not _is_text(subject):
+    elif subject != "" and not is_text(subject):
         problem = f"subject is {subject!r:.80}, expected a text"
     else:
         return Choice(str(question), tuple(choices), answer, str(subject).strip())
     raise UserError(f"{path}: row {number}: {problem}.")
-
-
-def _is_text(value: Any) -> bool:
-    """Half of a surrogate pair, which JSON can spell, is nothing a tokenizer reads."""
-    return isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= c <= "\udfff" for c in value)
