@@ -24,7 +24,7 @@ from .evals.text_measures import distinct_n
 from .files import content_hash, read_json, read_jsonl, read_text, write_json, writing, writing_folder
 from .progress import console
 from .recipe import Goal, Recipe, load_recipe, to_dict
-from .report.plots import show_sweep
+from .report.sweep import show_sweep
 from .run_folder import check_owner, claim
 
 ORIGINAL = ("model", "target", "seed", "dtype", "teach")  # recipe keys that make the model unlearning starts from
