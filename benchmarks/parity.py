@@ -21,7 +21,7 @@ from expunge.files import read_json
 from expunge.methods.r2mu import R2MU
 from expunge.models.prefix import SplitDecoder, load_prefix
 from expunge.train.optimiser import MasterAdamW
-from expunge.train.unlearn import step_loss
+from expunge.train.unlearn import accumulate
 
 LOSS_LIMIT, MATRIX_LIMIT = 1e-5, 1e-4
 RECORDED = {
@@ -59,12 +59,11 @@ def replay(folder: Path) -> tuple[float, float]:
             if name in tokens
         }
         batches = {name: replace(batch, counted=torch.ones_like(batch.mask)) for name, batch in batches.items()}
-        total, parts, _ = step_loss(split, batches, control, settings)
-        total.backward()
+        found = accumulate(split, batches, control, settings)
         optimiser.step()
-        ours = {"loss": total, **{RECORDED[name]: part for name, part in parts.items()}}
+        ours = {"loss": found.loss, **{RECORDED[name]: part for name, part in found.parts.items()}}
         for key, value in ours.items():
-            worst_loss = max(worst_loss, abs(value.item() - recorded[key]) / (abs(recorded[key]) + 0.01))
+            worst_loss = max(worst_loss, abs(value - recorded[key]) / (abs(recorded[key]) + 0.01))
     worst_matrix = 0.0
     for full, target in load_file(folder / "updated.safetensors").items():
         name = full.removeprefix("model.")

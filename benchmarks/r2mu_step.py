@@ -40,7 +40,7 @@ from expunge.models.load import quiet, resolve
 from expunge.models.prefix import SplitDecoder, load_prefix
 from expunge.train.manifest import machine, peak_memory_gb, versions
 from expunge.train.optimiser import MasterAdamW
-from expunge.train.unlearn import step_loss
+from expunge.train.unlearn import accumulate
 
 BLOCK, TRAINED, C, RETAIN, LR = 7, (5, 6, 7), 6.5, 1.4, 7.5e-5
 LENGTHS = {"forget": 512, "retain": 512, "trace": 114, "question": 512, "reasoning": 150, "opened": 150}
@@ -204,10 +204,9 @@ class Ours:
 
     def step(self, given: dict[str, Batch]) -> float:
         read = {name: given[name] for name in IN_LOSS}
-        total, _, _ = step_loss(self.split, read, self.control, self.settings)
-        total.backward()
+        loss = accumulate(self.split, read, self.control, self.settings).loss
         self.optimiser.step()
-        return total.item()
+        return loss
 
 
 def timed(step: Callable[[dict[str, Batch]], float], given: dict[str, Batch], count: int) -> tuple[float, list[float]]:

@@ -50,10 +50,12 @@ def loss(
     control: Tensor,
     settings: RTP,
     *,
-    reflection: Tensor,
+    reflection: Tensor | None = None,
 ) -> tuple[Tensor, misdirection.Parts]:
     """reflection: (batch, tokens), total probability of the reflection tokens after each forget token."""
     total, parts = misdirection.to_control(hidden, reference, mask, control, settings)
+    if reflection is None:
+        return total, parts
     weight = mask["forget"].to(reflection.dtype)
     parts["reflection"] = settings.penalty * (reflection * weight).sum() / weight.sum().clamp(min=1.0)
     return total + parts["reflection"], parts

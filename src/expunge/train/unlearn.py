@@ -54,30 +54,46 @@ class Outcome:
     steering_length: dict[str, float]
 
 
-def step_loss(
+@dataclass(frozen=True)
+class Step:
+    """One evaluation of the objective: total, weighted parts, cosines of updated to original."""
+
+    loss: float
+    parts: dict[str, float]
+    cosines: dict[str, float]
+
+
+def accumulate(
     split: SplitDecoder,
     batches: Mapping[str, Batch],
     control: Tensor,
     settings: Any,
     method: str = "r2mu",
+    *,
+    reflect: Callable[[Tensor, Tensor], Tensor] | None = None,
     **more: Any,
-) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
-    """One evaluation of the objective: total, weighted parts, and cosines of updated to original.
+) -> Step:
+    """Add the objective's gradient to the trained matrices, stream by stream: the loss is a sum over streams, and
+    so only one stream's states are in memory at a time.
 
-    ``more``: what the loss of some methods takes beside (a generator; ``reflect``, see :mod:`~..methods.rtp`)."""
-    hidden, reference, cosines = {}, {}, {}
-    wanted = reference_streams(method)
+    ``reflect`` gives RTP the probability of reflection tokens from hidden states and mask; ``more`` is what the
+    losses of some methods take beside."""
+    parts, cosines = {}, {}
     for stream, batch in batches.items():
-        states = split(batch.ids, batch.mask, reference=stream in wanted)
-        hidden[stream] = states.updated
+        states = split(batch.ids, batch.mask, reference=stream in reference_streams(method))
+        reference = {}
         if states.reference is not None:
             reference[stream] = states.reference
             cosines[f"{stream}_cosine"] = masked_cosine(states.updated.detach(), states.reference, batch.counted).item()
-    masks = {stream: batch.counted for stream, batch in batches.items()}
-    if reflect := more.pop("reflect", None):
-        more["reflection"] = reflect(hidden["forget"], batches["forget"].mask)
-    total, parts = METHODS[method].loss(hidden, reference, masks, control, settings, **more)
-    return total, parts, cosines
+        if reflect and stream == "forget":
+            more["reflection"] = reflect(states.updated, batch.mask)
+        loss, found = METHODS[method].loss(
+            {stream: states.updated}, reference, {stream: batch.counted}, control, settings, **more
+        )
+        loss.backward()
+        more.pop("reflection", None)
+        parts.update({name: part.item() for name, part in found.items()})
+    return Step(sum(parts.values()), parts, cosines)
 
 
 def make_control(split: SplitDecoder, topic: Topic, method: str, generator: torch.Generator, device: Any) -> Tensor:
@@ -123,8 +139,7 @@ def unlearn(
             active = [name for name, weight in topic.settings.weights().items() if weight]
             batches = {name: topic.streams[name].batch(turn).to(device) for name in active}
             more = _extras(method, seed, step, reflect)
-            total, parts, cosines = step_loss(split, batches, controls[which], topic.settings, method, **more)
-            total.backward()
+            now = accumulate(split, batches, controls[which], topic.settings, method, **more)
             optimiser.step()
             log(
                 {
@@ -132,9 +147,9 @@ def unlearn(
                     "step": step,
                     "steps": loop.steps,
                     **({"topic": topic.name} if len(topics) > 1 else {}),
-                    "loss": total.item(),
-                    "parts": {name: part.item() for name, part in parts.items()},
-                    **cosines,
+                    "loss": now.loss,
+                    "parts": now.parts,
+                    **now.cosines,
                     "lr": loop.lr,
                     "seconds": time.perf_counter() - started,
                 }
