@@ -103,7 +103,7 @@ def verdict(run: RunData) -> str:
     model = manifest.get("model")
     source = (model.get("source") if isinstance(model, dict) else model) or "the model"
     used = f" used {manifest['method']}" if manifest.get("method") else " tried"
-    lead = f"This run{used} to make {source} forget {manifest.get('target') or 'what its recipe names'}."
+    lead = f"This run{used} to make {source} forget {manifest.get('target') or 'its forget texts'}."
     return " ".join(part for part in (lead, _goals_in_words(run.goals), _headlines(run)) if part)
 
 
