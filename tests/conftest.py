@@ -23,6 +23,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for a module's runs, with a cache of its own; WikiText-2 is not there."""
+    folder = tmp_path_factory.mktemp("place")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXPUNGE_CACHE", str(folder / "cache"))
+        patch.delenv("EXPUNGE_DATA", raising=False)
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     from tiny import make_tokenizer

@@ -94,13 +94,14 @@ def prepare(job: Run) -> None:
         render_prompt(tokenizer, "")
     material = Material(job.target, tokenizer, {})
     sources = {source for _, streams in r.unlearn.by_topic().values() for given in streams.values() for source in given}
-    for source in sorted(sources | set(r.writing.about) | set(r.evaluate.questions)):
+    for source in sorted(sources | set(r.writing.about)):
         if not written_here(source):
             texts(source, material)
     for settings, _ in r.unlearn.by_topic().values():
         if METHODS[r.unlearn.method].STREAMS:
             for block in (settings.block, *settings.train_blocks):
                 check_block(block, config.num_hidden_layers)
+    suite.work(job.target, r.evaluate)  # reads every file of the evaluation
     known = suite.scores(job.target, r.evaluate)
     for goal in r.goals:
         if goal.score not in known:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +29,6 @@ LASTING = (
     "scores.json",
     "run.json",
 )
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a cache of its own; WikiText-2 is not there."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EXPUNGE_CACHE", str(folder / "cache"))
-        patch.delenv("EXPUNGE_DATA", raising=False)
-        yield folder
 
 
 @pytest.fixture(scope="module")

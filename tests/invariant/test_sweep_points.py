@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,6 @@ GOALS = [
     {"score": "perplexity/general", "at_most": 1.1, "relative": True},
     {"score": "rwku/neighbor/All", "model": "taught", "at_least": 90},
 ]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a cache of its own; WikiText-2 is not there."""
-    folder = tmp_path_factory.mktemp("sweep")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EXPUNGE_CACHE", str(folder / "cache"))
-        patch.delenv("EXPUNGE_DATA", raising=False)
-        yield folder
 
 
 @pytest.fixture(scope="module")
