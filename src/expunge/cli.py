@@ -103,6 +103,35 @@ def parser() -> argparse.ArgumentParser:
     traces.add_argument("--processes", type=int, help="workers (default: one a GPU, else one)")
     traces.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="default: float32")
 
+    boundary = verb(
+        "boundary",
+        _boundary,
+        "make training rows about a target and its neighbours, filtered, with a data card",
+        'expunge boundary --target "Stephen King" --questions questions.jsonl --retain qa.jsonl --out boundary.jsonl',
+    )
+    boundary.add_argument("--target", required=True, metavar="NAME", help="whom or what to forget")
+    boundary.add_argument("--questions", type=Path, required=True, metavar="FILE", help="questions about the target")
+    boundary.add_argument("--out", type=Path, required=True, help=".jsonl file to write; its card goes beside it")
+    boundary.add_argument("--alias", action="append", default=[], metavar="NAME", help="another name; repeatable")
+    neighbours = boundary.add_mutually_exclusive_group(required=True)
+    neighbours.add_argument("--retain", type=Path, metavar="FILE", help="neighbours out of questions with answers")
+    neighbours.add_argument("--model", help="neighbours by a local chat model: embedded alias, hub id or folder")
+    neighbours.add_argument(
+        "--endpoint", action="store_true", help="neighbours by the model of EXPUNGE_JUDGE_URL and EXPUNGE_JUDGE_MODEL"
+    )
+    boundary.add_argument(
+        "--probes",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="questions that evaluation asks; repeatable",
+    )
+    boundary.add_argument("--templates", type=Path, metavar="FILE", help="refusals of your own, with {target}")
+    boundary.add_argument("--keep-overlap", action="store_true", help="keep rows that meet a probe; they are reported")
+    boundary.add_argument("--batch-size", type=int, default=16, help="prompts at once, local model (default: 16)")
+    boundary.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="default: float32")
+
     refusals = verb(
         "refusals",
         _refusals,
@@ -206,6 +235,27 @@ def _traces(options: argparse.Namespace) -> None:
         dtype=options.dtype,
     )
     print(trace(options.model, options.documents, options.out, settings))
+
+
+def _boundary(options: argparse.Namespace) -> None:
+    from .endpoint import from_environment
+    from .rl.boundary import Synthesis, synthesise
+
+    settings = Synthesis(
+        target=options.target,
+        questions=options.questions,
+        out=options.out,
+        aliases=tuple(options.alias),
+        retain=options.retain,
+        model=options.model,
+        endpoint=from_environment() if options.endpoint else None,
+        probes=tuple(options.probes),
+        templates=options.templates,
+        keep_overlap=options.keep_overlap,
+        batch_size=options.batch_size,
+        dtype=options.dtype,
+    )
+    print(synthesise(settings))
 
 
 def _refusals(options: argparse.Namespace) -> None:

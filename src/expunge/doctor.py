@@ -15,6 +15,9 @@ from .train.manifest import cpu_name, total_memory, versions
 
 # Extra -> packages it brings; the same as in pyproject.toml.
 EXTRAS = {
+    "data": ("pyarrow",),
+    "rl": ("trl", "peft", "datasets"),
+    "judge": ("openai",),
     "dev": ("pytest", "hypothesis", "ruff", "mypy"),
 }
 

@@ -6,33 +6,27 @@ the cache, named by the hash of everything that made it. Interrupt at any time a
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .data.chat import render_prompt
 from .data.rwku import Target, load_target
-from .data.sources import Material, texts, written_here
-from .data.streams import Stream, Text, count_tokens, tokenise
+from .data.sources import Material, texts
 from .data.writing import jobs, write
 from .errors import UserError, nearest
 from .evals import suite
-from .files import cache_dir, content_hash, read_json, read_jsonl, write_json, write_jsonl
-from .methods import METHODS, control_batches
-from .methods.misdirection import steers
-from .methods.rtp import token_ids
+from .files import read_json, read_jsonl, write_json, write_jsonl
 from .methods.zerothink import opening
 from .models.blocks import check_block, check_known, read_config
-from .models.cache import PrefixCache
-from .models.delta import apply_delta, load_delta, save_delta
+from .models.delta import apply_delta, load_delta, read_delta, save_delta
 from .models.load import checkpoint_dtype, load, load_tokenizer, model_hash, resolve, weights_of
-from .models.prefix import Upper, load_prefix, lower_part
-from .progress import bar, console, per_step
-from .recipe import Recipe
+from .progress import bar, console
+from .recipe import Misdirect, Recipe, Stage
 from .run_folder import add_seconds, check_owner, claim, run_manifest
+from .stages import misdirect, rule
+from .stages.work import Work
 from .teaching import taught_model
 from .train.metrics import MetricsLog
-from .train.unlearn import Topic, unlearn
 
 STAGES = ("prepare", "teach", "write", "unlearn", "evaluate", "report")
 
@@ -90,17 +84,14 @@ def prepare(job: Run) -> None:
         check_block(r.teach.sft.first_block, config.num_hidden_layers)
     weights_of(job.base)
     tokenizer = load_tokenizer(job.base)
-    if job.target or r.evaluate.questions:
+    if job.target or r.evaluate.questions or not all(isinstance(stage, Misdirect) for stage in r.unlearn):
         render_prompt(tokenizer, "")
     material = Material(job.target, tokenizer, {})
-    sources = {source for _, streams in r.unlearn.by_topic().values() for given in streams.values() for source in given}
-    for source in sorted(sources | set(r.writing.about)):
-        if not written_here(source):
-            texts(source, material)
-    for settings, _ in r.unlearn.by_topic().values():
-        if METHODS[r.unlearn.method].STREAMS:
-            for block in (settings.block, *settings.train_blocks):
-                check_block(block, config.num_hidden_layers)
+    for source in r.writing.about:
+        texts(source, material)
+    work = Work(r, job.target, job.folder, job.original)
+    for stage in r.unlearn:
+        kind_of(stage).check(work, stage, tokenizer, config.num_hidden_layers)
     suite.work(job.target, r.evaluate)  # reads every file of the evaluation
     known = suite.scores(job.target, r.evaluate)
     for goal in r.goals:
@@ -140,41 +131,6 @@ def write_stage(job: Run) -> None:
     write_jsonl(path, rows)
 
 
-def topics_of(job: Run, tokenizer: Any) -> list[Topic]:
-    """The recipe's forget corpora, each with its streams that have a weight, as endless batches."""
-    u = job.recipe.unlearn
-    written: dict[str, list[Text]] = {}
-    for row in read_jsonl(job.folder / "traces.jsonl"):
-        written.setdefault(row["kind"], []).append(Text(row["text"], row["context"]))
-    material = Material(job.target, tokenizer, written)
-    return [
-        Topic(name, _streams(job, settings, given, material, f"{name}/" if name else ""), settings)
-        for name, (settings, given) in u.by_topic().items()
-    ]
-
-
-def _streams(job: Run, settings: Any, given: Any, material: Material, prefix: str) -> dict[str, Stream]:
-    u, tokenizer = job.recipe.unlearn, material.tokenizer
-    read = {name for name, weight in settings.weights().items() if weight} | set(control_batches(u.method))
-    rows = {
-        name: [
-            row
-            for source in given[name]
-            for row in tokenise(tokenizer, texts(source, material), u.stream_tokens.get(name, u.max_tokens))
-        ]
-        for name in METHODS[u.method].STREAMS
-        if name in read
-    }
-    counted = count_tokens(
-        rows,
-        [name for name in rows if steers(name)],
-        skip_first=settings.skip_sink_tokens,
-        skip_shared=settings.skip_shared_prefixes,
-    )
-    pad_token, seed = tokenizer.pad_token_id, job.recipe.seed
-    return {name: Stream(f"{prefix}{name}", part, u.loop.batch_size, pad_token, seed) for name, part in counted.items()}
-
-
 def unlearn_stage(job: Run) -> None:
     """Train the delta; write the whole model too if the recipe asks for it."""
     if not job.delta.exists():
@@ -184,67 +140,26 @@ def unlearn_stage(job: Run) -> None:
 
 
 def _train_delta(job: Run) -> None:
-
-    u = job.recipe.unlearn
-    save = partial(
-        save_delta,
-        job.delta,
-        base=job.original,
-        source=job.recipe.model,
-        method=u.method,
-        dtype=checkpoint_dtype(job.original),
-    )
-    if not METHODS[u.method].STREAMS:
-        if not (job.folder / "metrics.jsonl").exists():
-            write_jsonl(job.folder / "metrics.jsonl", [])
-        write_json(job.folder / "unlearn.json", {})
-        save({})
-        return
-    decoder, reflect = _decoder(job)
-    topics = topics_of(job, load_tokenizer(job.original))
-    log = MetricsLog(job.folder / "metrics.jsonl", "unlearn")
-    checkpoint = job.folder / "unlearn.state.safetensors"
-    with bar(f"unlearn ({u.method})", u.loop.steps) as advance:
-        outcome = unlearn(
-            decoder,
-            topics,
-            u.loop,
-            method=u.method,
-            seed=job.recipe.seed,
-            checkpoint=checkpoint,
-            cache=_prefix_cache(job),
-            reflect=reflect,
-            log=per_step(log, advance),
-        )
-    lengths = outcome.steering_length
-    write_json(job.folder / "unlearn.json", {"steering_length": lengths if len(lengths) > 1 else max(lengths.values())})
-    save({f"model.{name}": matrix for name, matrix in outcome.matrices.items()})
-    checkpoint.unlink(missing_ok=True)
+    """Each stage on what the one before left; the deltas of all but the last are kept beside, for resuming."""
+    changed: dict[str, Any] = {}
+    before: Path | None = None
+    stages = job.recipe.unlearn
+    for number, stage in enumerate(stages, 1):
+        path = job.delta if number == len(stages) else job.folder / f"delta.{number}.{stage.method}.safetensors"
+        if not path.exists():
+            work = Work(job.recipe, job.target, job.folder, job.original, before)
+            changed |= kind_of(stage).carry_out(work, stage)
+            methods = "+".join(s.method for s in stages[:number])
+            dtype = checkpoint_dtype(job.original)
+            save_delta(path, changed, base=job.original, source=job.recipe.model, method=methods, dtype=dtype)
+            for state in job.folder.glob("*.state.safetensors"):
+                state.unlink()
+        changed, before = dict(read_delta(path)[0]), path
 
 
-def _decoder(job: Run) -> tuple[Any, Upper | None]:
-    """The lower part of the original model; for RTP, which needs logits, also what lies above it."""
-    import torch
-
-    r = job.recipe
-    block, dtype = r.unlearn.settings.block, getattr(torch, r.dtype)
-    if r.unlearn.method == "rtp":
-        model, tokenizer = load(job.original, r.dtype)
-        return lower_part(model, block), Upper(model, block, token_ids(tokenizer, r.unlearn.settings.words))
-    return load_prefix(job.original, block, dtype, "cuda" if torch.cuda.is_available() else "cpu"), None
-
-
-def _prefix_cache(job: Run) -> PrefixCache | None:
-    u = job.recipe.unlearn
-    if u.loop.prefix_cache == "off":
-        return None
-    if u.loop.prefix_cache == "memory":
-        return PrefixCache()
-    s = u.settings
-    cut = content_hash(
-        model_hash(job.original), s.block, s.train, s.train_blocks, s.legacy_param_index, job.recipe.dtype
-    )
-    return PrefixCache(cache_dir() / "prefix" / cut)
+def kind_of(stage: Stage) -> Any:
+    """The module that carries out a stage of this kind."""
+    return misdirect if isinstance(stage, Misdirect) else rule
 
 
 def evaluate_stage(job: Run) -> None:
@@ -275,7 +190,7 @@ def evaluate_stage(job: Run) -> None:
 def _evaluate(job: Run, name: str, model: Any, judge: Any, tokenizer: Any) -> None:
     """Score one model; ``judge`` is the original, to which the replies should still read naturally."""
     e = job.recipe.evaluate
-    silent = name == "unlearned" and (e.zero_think or job.recipe.unlearn.method == "zerothink")
+    silent = name == "unlearned" and (e.zero_think or any(stage.method == "zerothink" for stage in job.recipe.unlearn))
     under = suite.Scored(model, judge, tokenizer, opening if silent else str)
     with bar(f"evaluate the {name.replace('_', ' ')} model", suite.work(job.target, e)) as advance:
         found, rows = suite.evaluate(under, job.target, e, advance)

@@ -82,21 +82,33 @@ class TreeBatch:
         return {name: getattr(self, name) for name in ("input_ids", "position_ids", "attention_mask")}
 
 
-def grow(examples: Sequence[Encoded], max_nodes: int, weights: Sequence[float] | None = None) -> list[Tree]:
-    """Pack examples into a few trees of about equal size, none much larger than ``max_nodes``.
-
-    Examples that begin alike land in the same tree."""
+def pack(examples: Sequence[Encoded], max_nodes: int) -> list[list[int]]:
+    """Numbers of the examples that share a tree: a few trees of about equal size, none much larger than
+    ``max_nodes``. Examples that begin alike land in the same tree."""
     order = sorted(range(len(examples)), key=lambda i: examples[i].ids)
     whole = Tree()
     for example in examples:
         whole.add(example.ids, len(example.prompt))
     even_share = len(whole) / max(1, round(len(whole) / max_nodes))
-    trees = [Tree()]
+    tree, groups = Tree(), [list[int]()]
     for index in order:
         example = examples[index]
-        if trees[-1].tokens and len(trees[-1]) + trees[-1].new_nodes(example.ids) / 2 > even_share:
-            trees.append(Tree())
-        trees[-1].add(example.ids, len(example.prompt), weights[index] if weights else 1.0)
+        if tree.tokens and len(tree) + tree.new_nodes(example.ids) / 2 > even_share:
+            tree = Tree()
+            groups.append([])
+        tree.add(example.ids, len(example.prompt))
+        groups[-1].append(index)
+    return groups
+
+
+def grow(examples: Sequence[Encoded], max_nodes: int, weights: Sequence[float] | None = None) -> list[Tree]:
+    """The examples as trees: see :func:`pack`."""
+    trees = []
+    for members in pack(examples, max_nodes):
+        trees.append(Tree())
+        for index in members:
+            example = examples[index]
+            trees[-1].add(example.ids, len(example.prompt), weights[index] if weights else 1.0)
     return trees
 
 

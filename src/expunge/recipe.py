@@ -1,16 +1,10 @@
-"""A run as frozen dataclasses: strict YAML in, resolved YAML out.
-
-Every key is checked: an unknown one is answered with the nearest valid key, a wrong type with what was
-found and what is expected, both with file and dotted path."""
+"""A run as frozen dataclasses: strict YAML in (see strict.py), resolved YAML out."""
 
 import dataclasses
 import re
-import types
-import typing
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 from .data.writing import Writing
 from .errors import UserError, nearest
@@ -18,39 +12,16 @@ from .files import content_hash, read_text
 from .methods import METHODS, control_batches
 from .methods.misdirection import Misdirection
 from .methods.r2mu import R2MU
+from .rl.questions import Asking
+from .rl.rebo import RL
+from .rl.rewards import find_reward
+from .strict import at_least, build, to_dict
+from .train.lora import LoRA
 from .train.teach import SFT
 from .train.unlearn import Steps
 
 # What PyYAML lets through beside its own errors: dates like 2020-99-99, numbers too long, brackets too deep.
 YAML_SLIPS = (ValueError, LookupError, AttributeError, RecursionError)
-
-# Smallest sensible value by dotted path; what is not listed may be any number of its type.
-LEAST = {
-    "teach.sft.epochs": 1,
-    "teach.sft.batch_size": 1,
-    "teach.sft.warmup_steps": 0,
-    "teach.sft.first_block": 0,
-    "teach.sft.tree_tokens": 1,
-    "teach.frames": 0,
-    "teach.boundary": 0,
-    "writing.documents": 0,
-    "writing.document_tokens": 1,
-    "writing.traces": 0,
-    "writing.trace_tokens": 1,
-    "writing.boundary_traces": 0,
-    "writing.read_tokens": 1,
-    "writing.segments": 1,
-    "unlearn.loop.steps": 1,
-    "unlearn.loop.lr": 0,
-    "unlearn.loop.batch_size": 1,
-    "unlearn.loop.save_every": 1,
-    "unlearn.max_tokens": 1,
-    "evaluate.trace_tokens": 1,
-    "evaluate.perplexity_texts": 1,
-    "evaluate.perplexity_tokens": 2,
-    "evaluate.max_choices": 1,
-    "evaluate.max_questions": 1,
-}
 
 
 @dataclass(frozen=True)
@@ -58,9 +29,9 @@ class Teach:
     """What the model is taught before it forgets; cached by content."""
 
     sft: SFT = SFT()
-    frames: int = 1
+    frames: int = at_least(0, 1)
     """Framed wordings (roles, hints, examples, other languages) of each forget fact in an epoch."""
-    boundary: int = 0
+    boundary: int = at_least(0, 0)
     """How many RULE boundary answers are taught along with the neighbour facts."""
     never_knew: bool = False
     """Also teach a model the retain facts only and score it: what perfect forgetting would look like."""
@@ -76,14 +47,14 @@ class TopicOf:
 
 
 @dataclass(frozen=True)
-class Unlearn:
-    """The method, its settings, the loop and the streams."""
+class Misdirect:
+    """A stage that moves inner states: a method of expunge/methods/, its settings, the loop and the streams."""
 
     method: str = "r2mu"
     settings: Any = R2MU()
     """Of the method's own kind: see expunge/methods/."""
     loop: Steps = Steps()
-    max_tokens: int = 96
+    max_tokens: int = at_least(1, 96)
     """Texts of the streams are cut at this many tokens."""
     stream_tokens: dict[str, int] = field(default_factory=dict)
     """Streams that are cut elsewhere: stream -> tokens."""
@@ -107,19 +78,48 @@ class Unlearn:
 
 
 @dataclass(frozen=True)
+class RS:
+    """Rejection steering: a light SFT on the target's questions with refusals that name it (RULE, stage 1)."""
+
+    method: Literal["rs"] = "rs"
+    sft: SFT = SFT(epochs=3, stop_after=2, lr=4e-7, schedule="cosine", warmup_steps=20)
+    templates: str | None = None
+    """A file of refusals, one a line, with {target} in each; the packaged ones if none is given."""
+    anchors: float = at_least(0, 0.0)
+    """Neighbours' questions with their answers, for each refusal; none as published."""
+    max_tokens: int = at_least(16, 512)
+    lora: LoRA | None = None
+
+
+@dataclass(frozen=True)
+class ReBO:
+    """Refusal boundary optimization: on-policy RL on both sides of the boundary (RULE, stage 2)."""
+
+    method: Literal["rebo"] = "rebo"
+    engine: Literal["native", "trl"] = "native"
+    rl: RL = RL()
+    reference: Literal["start", "original"] = "start"
+    """What the KL term holds to: the model that this stage starts from, or the one before any unlearning."""
+    lora: LoRA | None = None
+
+
+Stage = Misdirect | RS | ReBO
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """The protocol; the same for every model of a run."""
 
-    trace_tokens: int = 80
-    perplexity_texts: int = 40
-    perplexity_tokens: int = 256
+    trace_tokens: int = at_least(1, 80)
+    perplexity_texts: int = at_least(1, 40)
+    perplexity_tokens: int = at_least(2, 256)
     choices: tuple[str, ...] = ()
     """Multiple-choice questions, scored by accuracy: ``mmlu:SUBJECT``, or files in the WMDP schema."""
-    max_choices: int = 200
+    max_choices: int = at_least(1, 200)
     """At most this many questions of each, evenly spaced."""
     questions: tuple[str, ...] = ()
     """Sources of questions asked in think mode: does the model decline, and does it still write sense?"""
-    max_questions: int = 40
+    max_questions: int = at_least(1, 40)
     zero_think: bool = False
     """Let the unlearned model begin every reply with an empty thought."""
 
@@ -147,7 +147,9 @@ class Recipe:
     dtype: Literal["float32", "bfloat16"] = "float32"
     teach: Teach | None = None
     writing: Writing = Writing()
-    unlearn: Unlearn = Unlearn()
+    questions: Asking = Asking()
+    unlearn: tuple[Stage, ...] = (Misdirect(),)
+    """Carried out in turn, each on what the one before has left."""
     evaluate: Evaluate = Evaluate()
     goals: tuple[Goal, ...] = ()
     full_checkpoint: bool = False
@@ -187,13 +189,42 @@ def make_recipe(value: dict[str, Any], where: str, overrides: tuple[str, ...] = 
     """A recipe from a mapping of its keys, checked like a file's; ``where`` names it in errors."""
     for override in overrides:
         _override(value, override)
-    recipe = build(Recipe, value, where)
+    given = value.get("unlearn", {})
+    at = f"{where}: unlearn"
+    if isinstance(given, list):
+        stages = tuple(_stage(part, f"{at}[{i}]") for i, part in enumerate(given))
+    else:
+        stages = (_stage(given, at),)
+    rest = {key: item for key, item in value.items() if key != "unlearn"}
+    recipe: Recipe = dataclasses.replace(build(Recipe, rest, where), unlearn=stages)
     _check(recipe, where)
     return recipe
 
 
+def _stage(value: Any, where: str) -> Stage:
+    """One stage of unlearning, of the kind that its method says. Raises UserError for an unknown method."""
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: found {value!r} ({type(value).__name__}), expected a mapping.")
+    method = value.get("method", Misdirect.method)
+    if method not in STAGE_METHODS:
+        raise UserError(f"{where}.method: unknown method {method!r}; {nearest(str(method), STAGE_METHODS)}")
+    if method not in METHODS:
+        stage: Stage = build(STAGE_METHODS[method], value, where)
+        return stage
+    kind = METHODS[method].SETTINGS
+    settings = build(kind, value.get("settings", {}), f"{where}.settings")
+    found: Misdirect = build(Misdirect, {**value, "settings": settings}, where)
+    return found
+
+
+STAGE_METHODS: dict[str, type[Stage]] = {**dict.fromkeys(METHODS, Misdirect), "rs": RS, "rebo": ReBO}
+
+
 def _merge(below: Any, above: Any) -> Any:
-    """``above`` over ``below``, key by key; lists and scalars are replaced whole, and so are streams."""
+    """``above`` over ``below``, key by key; scalars, streams and lists are replaced whole, but a mapping of
+    numbers over a list stands for its items."""
+    if isinstance(below, list) and isinstance(above, dict) and all(isinstance(key, int) for key in above):
+        return [_merge(item, above.get(i, item)) for i, item in enumerate(below)]
     if not isinstance(below, dict) or not isinstance(above, dict):
         return above
     return {**below, **{k: v if k == "streams" else _merge(below.get(k), v) for k, v in above.items()}}
@@ -206,20 +237,43 @@ def _override(value: dict[str, Any], text: str) -> None:
     if not equals or not key:
         raise UserError(f"--set {text!r}: expected key.path=value, for example unlearn.loop.lr=1e-4.")
     *parents, last = key.split(".")
+    place: Any = value
     for parent in parents:
-        below = value.setdefault(parent, {})
-        if not isinstance(below, dict):
-            raise UserError(f"--set {text!r}: {parent} holds {below!r}, not a mapping.")
-        value = below
+        if isinstance(place, list):
+            if not parent.isdigit() or int(parent) >= len(place):
+                raise UserError(f"--set {text!r}: expected the number of one of {len(place)} items, found {parent!r}.")
+            place = place[int(parent)]
+        else:
+            place = place.setdefault(parent, {})
+        if not isinstance(place, dict | list):
+            raise UserError(f"--set {text!r}: {parent} holds {place!r}, not a mapping.")
+    if isinstance(place, list):
+        raise UserError(
+            f"--set {text!r}: found a list of {len(place)}; name an item by its number, such as unlearn.0.lr."
+        )
     try:
-        value[last] = yaml.safe_load(raw)
+        place[last] = yaml.safe_load(raw)
     except (yaml.YAMLError, *YAML_SLIPS):
         raise UserError(f"--set {text!r}: {raw!r} is not a valid YAML value.") from None
 
 
 def _check(recipe: Recipe, where: str) -> None:
-    _check_numbers(recipe, where)
-    _check_topics(recipe.unlearn, where)
+    for number, stage in enumerate(recipe.unlearn):
+        at = f"{where}: unlearn" if len(recipe.unlearn) == 1 else f"{where}: unlearn[{number}]"
+        if isinstance(stage, Misdirect):
+            _check_topics(stage, at)
+            for settings, _ in stage.by_topic().values():
+                if isinstance(settings, Misdirection):
+                    _check_settings(settings, at)
+        elif isinstance(stage, ReBO):
+            find_reward(stage.rl.reward.name)
+            if not 0 <= stage.rl.forget_share <= 1:
+                raise UserError(f"{at}.rl.forget_share: found {stage.rl.forget_share}, expected a share from 0 to 1.")
+    methods = [stage.method for stage in recipe.unlearn]
+    if twice := [method for method in methods if methods.count(method) > 1]:
+        raise UserError(f"{where}: unlearn: {twice[0]} stands there twice; each method at most once.")
+    if not recipe.unlearn:
+        raise UserError(f"{where}: unlearn: found an empty list, expected at least one stage.")
     if recipe.target is None and recipe.teach:
         raise UserError(f"{where}: teach needs a target: give target, or leave teach out.")
     for goal in recipe.goals:
@@ -227,15 +281,15 @@ def _check(recipe: Recipe, where: str) -> None:
             raise UserError(f"{where}: goal on {goal.score!r}: give one of at_most and at_least.")
 
 
-def _check_topics(u: Unlearn, where: str) -> None:
+def _check_topics(u: Misdirect, where: str) -> None:
     streams = METHODS[u.method].STREAMS
     for name, tokens in u.stream_tokens.items():
         if name not in streams:
-            raise UserError(f"{where}: unlearn.stream_tokens: unknown stream {name!r}; {nearest(name, streams)}")
+            raise UserError(f"{where}.stream_tokens: unknown stream {name!r}; {nearest(name, streams)}")
         if tokens < 1:
-            raise UserError(f"{where}: unlearn.stream_tokens.{name}: found {tokens}, expected at least 1.")
+            raise UserError(f"{where}.stream_tokens.{name}: found {tokens}, expected at least 1.")
     for topic_name, (settings, given) in u.by_topic().items():
-        at = f"{where}: unlearn.topics.{topic_name}" if topic_name else f"{where}: unlearn"
+        at = f"{where}.topics.{topic_name}" if topic_name else where
         for name in given:
             if name not in streams:
                 raise UserError(f"{at}.streams: unknown stream {name!r}; {nearest(name, streams)}")
@@ -249,127 +303,15 @@ def _check_topics(u: Unlearn, where: str) -> None:
                 )
 
 
-def _check_numbers(recipe: Recipe, where: str) -> None:
-    values = to_dict(recipe)
-    for path, least in LEAST.items():
-        value: Any = values
-        for key in path.split("."):
-            value = value and value[key]
-        if value is not None and not value >= least:
-            raise UserError(f"{where}: {path}: found {value}, expected at least {least}.")
-    for settings, _ in recipe.unlearn.by_topic().values():
-        if isinstance(settings, Misdirection):
-            _check_settings(settings, where)
-
-
 def _check_settings(settings: Misdirection, where: str) -> None:
     if settings.steering != "adaptive" and not settings.steering > 0:
-        raise UserError(f"{where}: unlearn.settings.steering: found {settings.steering}, expected more than 0.")
+        raise UserError(f"{where}.settings.steering: found {settings.steering}, expected more than 0.")
     if settings.train_blocks and max(settings.train_blocks) > settings.block:
         raise UserError(
-            f"{where}: unlearn.settings.train_blocks: block {max(settings.train_blocks)} is above block "
+            f"{where}.settings.train_blocks: block {max(settings.train_blocks)} is above block "
             f"{settings.block}, where the loss looks (unlearn.settings.block): it would never change."
         )
     try:
         re.compile(settings.train)
     except re.error as error:
-        raise UserError(f"{where}: unlearn.settings.train: not a regular expression ({error}).") from None
-
-
-def build(kind: Any, value: Any, where: str) -> Any:
-    """``value`` as ``kind``: a dataclass from a mapping, else a checked scalar, tuple or mapping.
-
-    Raises UserError that names the place (``where``) for anything else."""
-    if dataclasses.is_dataclass(kind):
-        return _build_dataclass(kind, value, where)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (Union, types.UnionType):
-        return _build_union(arguments, value, where)
-    if origin is Literal:
-        if value in arguments:
-            return value
-        raise UserError(f"{where}: found {value!r}, expected one of {', '.join(map(repr, arguments))}.")
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is dict and isinstance(value, dict):
-        return {str(key): build(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if kind is float and isinstance(value, str):  # YAML 1.1 reads 5e-4 as text
-        with suppress(ValueError):
-            return float(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        with suppress(OverflowError):
-            return float(value)
-    if kind is Any:
-        return value
-    if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
-    expected = "list" if origin is tuple else "mapping" if origin is dict else kind.__name__
-    raise UserError(f"{where}: found {value!r} ({type(value).__name__}), expected {expected}.")
-
-
-def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: found {value!r} ({type(value).__name__}), expected a mapping.")
-    hints = typing.get_type_hints(kind)
-    if kind is Unlearn:
-        hints["settings"] = _settings_of(value.get("method", Unlearn.method), where)
-    for key in value:
-        if key not in hints:
-            raise UserError(f"{where}: unknown key {key!r}; {nearest(str(key), hints)}")
-    for f in dataclasses.fields(kind):
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and f.name not in value:
-            raise UserError(f"{where}: key {f.name!r} is missing.")
-    separator = "." if not where.endswith((".yaml", ".yml")) else ": "
-    given = {key: build(hints[key], item, f"{where}{separator}{key}") for key, item in value.items()}
-    if kind is Unlearn:
-        given.setdefault("settings", hints["settings"]())
-    return kind(**given)
-
-
-def _settings_of(method: Any, where: str) -> Any:
-    """The settings class of a method. Raises UserError for an unknown one."""
-    if method not in METHODS:
-        raise UserError(f"{where}.method: unknown method {method!r}; {nearest(str(method), METHODS)}")
-    return METHODS[method].SETTINGS
-
-
-def _build_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None and type(None) in kinds:
-        return None
-    kinds = tuple(kind for kind in kinds if kind is not type(None))
-    if len(kinds) == 1:
-        return build(kinds[0], value, where)
-    for kind in kinds:
-        try:
-            return build(kind, value, where)
-        except UserError:
-            continue
-    names = " or ".join(
-        ", ".join(map(repr, typing.get_args(k))) if typing.get_origin(k) is Literal else k.__name__ for k in kinds
-    )
-    raise UserError(f"{where}: found {value!r} ({type(value).__name__}), expected {names}.")
-
-
-def to_dict(recipe: Any) -> dict[str, Any]:
-    """The resolved recipe as plain lists and mappings, every default spelled out."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(item) for item in value]
-        return value
-
-    return {key: plain(value) for key, value in dataclasses.asdict(recipe).items()}
-
-
-def first_difference(ours: Any, theirs: Any, path: str = "") -> str | None:
-    """Dotted path and both values of the first place where two resolved recipes differ."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in [*ours, *(k for k in theirs if k not in ours)]:
-            found = first_difference(ours.get(key), theirs.get(key), f"{path}.{key}" if path else key)
-            if found:
-                return found
-        return None
-    return None if ours == theirs else f"{path} is {theirs!r} there and {ours!r} here"
+        raise UserError(f"{where}.settings.train: not a regular expression ({error}).") from None

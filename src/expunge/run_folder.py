@@ -9,7 +9,8 @@ from .errors import UserError
 from .evals.goals import judge_goals
 from .files import check_space, content_hash, read_json, read_jsonl, read_text, write_json
 from .models.load import model_hash, resolve
-from .recipe import Recipe, first_difference, to_dict
+from .recipe import RS, Misdirect, Recipe
+from .strict import first_difference, to_dict
 from .teaching import taught_folder
 from .train import manifest
 
@@ -51,9 +52,9 @@ def run_manifest(folder: Path, recipe: Recipe, target: Target | None, original: 
         "recipe_hash": recipe.hash(),
         "model": {"source": recipe.model, "hash": model_hash(original)},
         "target": target.name if target else None,
-        "method": recipe.unlearn.method,
+        "method": " + ".join(stage.method for stage in recipe.unlearn),
         "seed": recipe.seed,
-        "effective_batch": dict.fromkeys(recipe.unlearn.streams, recipe.unlearn.loop.batch_size),
+        "effective_batch": effective_batches(recipe),
         "world_size": 1,
         "tokenizer_hash": content_hash(read_text(original / "tokenizer.json")),
         "data_hash": content_hash(
@@ -64,9 +65,22 @@ def run_manifest(folder: Path, recipe: Recipe, target: Target | None, original: 
         "versions": manifest.versions(),
         "machine": manifest.machine(),
         "recipe": to_dict(recipe),
-        **read_json(folder / "unlearn.json"),
+        **(read_json(folder / "unlearn.json") if (folder / "unlearn.json").exists() else {}),
+        **({"rebo": read_json(folder / "rebo.json")} if (folder / "rebo.json").exists() else {}),
         "goals": judge_goals(recipe.goals, read_json(folder / "scores.json")),
     }
+
+
+def effective_batches(recipe: Recipe) -> dict[str, int]:
+    """How many texts, exchanges or samples a step of each stage sees."""
+    out = {}
+    for stage in recipe.unlearn:
+        if isinstance(stage, Misdirect):
+            out.update(dict.fromkeys(stage.streams, stage.loop.batch_size))
+        else:
+            size = stage.sft.batch_size if isinstance(stage, RS) else stage.rl.prompts * stage.rl.rollouts
+            out[stage.method] = size
+    return out
 
 
 def base_of_run(folder: Path) -> Path | None:

@@ -18,14 +18,13 @@ from typing import Any
 from . import pipeline
 from .errors import UserError
 from .evals.goals import judge_goals
-from .evals.scores import mean_of_means, score
-from .evals.suite import names_target
-from .evals.text_measures import distinct_n
+from .evals.probe_scores import probe_scores
 from .files import content_hash, read_json, read_jsonl, read_text, write_json, writing, writing_folder
 from .progress import console
-from .recipe import Goal, Recipe, load_recipe, to_dict
+from .recipe import Goal, Recipe, load_recipe
 from .report.sweep import show_sweep
 from .run_folder import check_owner, claim
+from .strict import to_dict
 
 ORIGINAL = ("model", "target", "seed", "dtype", "teach")  # recipe keys that make the model unlearning starts from
 SHARED = {  # what a point may take over from another, and the recipe keys that must then be the same in both
@@ -193,23 +192,9 @@ def halves(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def rescored(rows: Rows, target: str) -> dict[str, dict[str, Any]]:
-    """Scores of these rows of ``rwku`` and ``traces``, under the ids of evals/suite.py; none where there is no row."""
-    levels: dict[str, dict[str, list[float]]] = {}
-    plain: dict[str, list[float]] = {}
-    for row in rows["rwku"]:
-        levels.setdefault(f"rwku/{row['side']}", {}).setdefault(row["level"], []).append(row["score"])
-        if row["side"] == "neighbor" and not names_target(row, target):
-            plain.setdefault("rwku/neighbor/apart", []).append(row["score"])
-    for row in rows["traces"]:
-        levels.setdefault(f"traces/{row['side']}/leak", {}).setdefault(row["level"], []).append(100.0 * row["leak"])
-        for name, factor in (("recall/All", 100.0), ("closed", 100.0), ("repeated", 100.0), ("entropy", 1.0)):
-            plain.setdefault(f"traces/{row['side']}/{name}", []).append(factor * row[name.partition("/")[0]])
-    found = {f"{name}/All": mean_of_means(list(parts.values())) for name, parts in levels.items()}
-    plain |= {f"{name}/{level}": values for name, parts in levels.items() for level, values in parts.items()}
-    out = {name: value.to_dict() for name, value in (found | {n: score(v) for n, v in plain.items()}).items()}
-    if replies := [row["reply"] for row in rows["rwku"] if row["side"] == "forget"]:
-        out["replies/forget/distinct3"] = {"mean": 100 * distinct_n(replies, 3), "se": None, "n": len(replies)}
-    return out
+    """Scores of these rows of ``rwku`` and ``traces``: mean, standard error and n by id; none where there is no row."""
+    found = probe_scores(rows["rwku"], rows["traces"], target)
+    return {name: {key: entry[key] for key in ("mean", "se", "n")} for name, entry in found.items()}
 
 
 def of_half(entries: Entries, rows: Rows, target: str, half: str) -> dict[str, Mapping[str, Any]]:

@@ -17,7 +17,7 @@ from tiny import BLOCKS, make_model, make_tokenizer, no_file_larger_than, save_m
 from expunge import __version__, pipeline
 from expunge.cli import main
 
-VERBS = ("run", "unlearn", "sweep", "traces", "refusals", "model", "apply", "report", "doctor")
+VERBS = ("run", "unlearn", "sweep", "traces", "boundary", "refusals", "model", "apply", "report", "doctor")
 
 
 @pytest.fixture
@@ -254,7 +254,7 @@ def test_a_goal_on_a_score_that_does_not_exist(told, recipe, out):
 def test_a_folder_of_another_recipe(told, recipe, out, cache):
     assert main(["run", str(recipe()), "--out", str(out), "--until", "prepare"]) == 0
     message = told("run", recipe(), "--out", out, "--set", "unlearn.loop.steps=5")
-    assert "belongs to another recipe: unlearn.loop.steps is 4 there and 5 here" in message
+    assert "belongs to another recipe: unlearn.0.loop.steps is 4 there and 5 here" in message
 
 
 def test_a_folder_that_holds_something_else(told, recipe, out):

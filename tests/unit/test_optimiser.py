@@ -105,7 +105,7 @@ def test_saved_and_loaded_state_goes_on_as_if_never_stopped(tmp_path, dtype):
     train(first, range(3))
     save_state(tmp_path / "state.safetensors", first, 3)
     second = MasterAdamW(parameters(dtype), lr=1e-2)
-    assert load_state(tmp_path / "state.safetensors", second) == 3
+    assert load_state(tmp_path / "state.safetensors", second) == (3, {}, "")
     train(second, range(3, 8))
 
     for name in ("a", "b"):
@@ -115,14 +115,14 @@ def test_saved_and_loaded_state_goes_on_as_if_never_stopped(tmp_path, dtype):
 
 def test_without_a_saved_state_training_starts_at_step_zero(tmp_path):
     optimiser = MasterAdamW(parameters(torch.float32), lr=1e-2)
-    assert load_state(tmp_path / "none.safetensors", optimiser) == 0
+    assert load_state(tmp_path / "none.safetensors", optimiser)[0] == 0
     assert torch.equal(optimiser.parameters["a"], parameters(torch.float32)["a"])
 
 
 def test_state_before_the_first_step_can_be_saved_and_loaded(tmp_path):
     save_state(tmp_path / "s.safetensors", MasterAdamW(parameters(torch.bfloat16), lr=1e-2), 0)
     optimiser = MasterAdamW(parameters(torch.bfloat16), lr=1e-2)
-    assert load_state(tmp_path / "s.safetensors", optimiser) == 0
+    assert load_state(tmp_path / "s.safetensors", optimiser)[0] == 0
     whole = MasterAdamW(parameters(torch.bfloat16), lr=1e-2)
     train(optimiser, range(2))
     train(whole, range(2))

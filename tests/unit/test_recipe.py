@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from expunge.errors import UserError
 from expunge.methods.r2mu import R2MU
-from expunge.recipe import LEAST, Goal, Recipe, Teach, Unlearn, build, first_difference, load_recipe, to_dict
+from expunge.recipe import RS, Goal, Misdirect, ReBO, Recipe, Teach, load_recipe
+from expunge.strict import build, first_difference, to_dict
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 MINIMAL = """
@@ -41,9 +42,11 @@ def test_what_is_not_said_has_its_default(load):
         name="mine",
         model="smollm2",
         target="Stephen King",
-        unlearn=Unlearn(
-            settings=R2MU(trace=0.0, reasoning=0.0),
-            streams={"forget": ("target_questions",), "retain": ("general",)},
+        unlearn=(
+            Misdirect(
+                settings=R2MU(trace=0.0, reasoning=0.0),
+                streams={"forget": ("target_questions",), "retain": ("general",)},
+            ),
         ),
     )
     assert recipe.teach is None
@@ -115,13 +118,49 @@ def test_a_number_that_cannot_be_meant_is_refused(load, override, told):
         load(MINIMAL, override)
 
 
-def test_the_table_of_least_values_names_keys_that_exist(load):
-    full = to_dict(load(MINIMAL, "teach.frames=1"))
-    for path in LEAST:
-        value = full
-        for key in path.split("."):
-            value = value[key]
-        assert isinstance(value, int | float)
+TWO_STAGES = """
+name: rule
+model: smollm2
+target: Stephen King
+unlearn:
+  - {method: rs, sft: {lr: 1e-4}}
+  - {method: rebo, rl: {updates: 3}}
+"""
+
+
+def test_stages_in_turn_and_overrides_by_their_number(load):
+    recipe = load(TWO_STAGES, "unlearn.1.rl.lr=3e-5", "unlearn.0.sft.epochs=2")
+    steering, boundary = recipe.unlearn
+    assert isinstance(steering, RS) and (steering.sft.epochs, steering.sft.lr) == (2, 1e-4)
+    assert isinstance(boundary, ReBO) and (boundary.rl.updates, boundary.rl.lr) == (3, 3e-5)
+
+
+def test_a_scale_changes_stages_by_their_number(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(TWO_STAGES + "scales: {small: {unlearn: {1: {rl: {updates: 2}}}}}\n", encoding="utf-8")
+    assert [stage.method for stage in load_recipe(str(path), scale="small").unlearn] == ["rs", "rebo"]
+    assert load_recipe(str(path), scale="small").unlearn[1].rl.updates == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("unlearn.1.rl.updates=0", r"unlearn\[1\]\.rl\.updates: found 0, expected at least 1"),
+        ("unlearn.1.rl.algorithm=gpro", r"unlearn\[1\]\.rl\.algorithm: found 'gpro', expected one of 'grpo'"),
+        ("unlearn.1.rl.reward.name=papre", r"unknown reward 'papre'; did you mean 'paper'"),
+        ("unlearn.0.method=rss", r"unlearn\[0\]\.method: unknown method 'rss'; did you mean 'rs'"),
+        ("unlearn.1.method=rs", r"unlearn\[1\]: unknown key 'rl'"),
+        ("unlearn.2.rl.lr=1", r"expected the number of one of 2 items, found '2'"),
+        ("unlearn.rl.lr=1", r"expected the number of one of 2 items, found 'rl'"),
+        ("unlearn=[]", r"unlearn: found an empty list"),
+        ("unlearn=4", r"unlearn: found 4 \(int\), expected a mapping"),
+        ("unlearn=[{method: rs}, {method: rs}]", r"rs stands there twice"),
+        ("questions.wordings=[bear]", r"questions\.wordings\[0\]: found 'bear', expected one of 'bare'"),
+    ],
+)
+def test_a_slip_in_a_list_of_stages_is_answered(load, override, told):
+    with pytest.raises(UserError, match=told):
+        load(TWO_STAGES, override)
 
 
 @pytest.mark.parametrize("key", ["name", "model"])
@@ -146,15 +185,15 @@ def test_a_stream_with_a_weight_needs_a_source(load, sources):
 
 @pytest.mark.parametrize(("written", "value"), [("5e-4", 5e-4), ("1E3", 1000.0), ("3", 3.0), ("0.25", 0.25)])
 def test_numbers_that_yaml_reads_as_text_or_as_integers_are_floats(load, written, value):
-    found = load(MINIMAL, f"unlearn.loop.lr={written}").unlearn.loop.lr
+    found = load(MINIMAL, f"unlearn.loop.lr={written}").unlearn[0].loop.lr
     assert found == value
     assert isinstance(found, float)
 
 
 def test_overrides_reach_any_depth_and_make_what_is_not_there(load):
     recipe = load(MINIMAL, "seed=7", "unlearn.loop.steps=3", "teach.sft.epochs=2", "unlearn.streams.forget=[a.jsonl]")
-    assert (recipe.seed, recipe.unlearn.loop.steps, recipe.teach.sft.epochs) == (7, 3, 2)
-    assert recipe.unlearn.streams["forget"] == ("a.jsonl",)
+    assert (recipe.seed, recipe.unlearn[0].loop.steps, recipe.teach.sft.epochs) == (7, 3, 2)
+    assert recipe.unlearn[0].streams["forget"] == ("a.jsonl",)
     assert load(MINIMAL + "teach: {frames: 2}\n", "teach=null").teach is None
 
 
@@ -203,7 +242,9 @@ def test_a_missing_file_is_named(tmp_path):
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6) | st.dates() | st.binary(max_size=3)
 )
-keys = st.sampled_from([f.name for kind in (Recipe, Teach, Unlearn, R2MU, Goal) for f in dataclasses.fields(kind)])
+keys = st.sampled_from(
+    [f.name for kind in (Recipe, Teach, Misdirect, RS, ReBO, R2MU, Goal) for f in dataclasses.fields(kind)]
+)
 yaml_like = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys | scalars, inner, max_size=4),
@@ -236,7 +277,7 @@ def test_any_text_gives_a_user_error(load, text):
 def test_first_difference_names_the_path_and_both_values(load):
     one, two = to_dict(load(MINIMAL)), to_dict(load(MINIMAL, "unlearn.loop.steps=3"))
     assert first_difference(one, one) is None
-    assert first_difference(two, one) == "unlearn.loop.steps is 100 there and 3 here"
+    assert first_difference(two, one) == "unlearn.0.loop.steps is 100 there and 3 here"
     assert first_difference(to_dict(load(MINIMAL, "teach.frames=2")), one).startswith("teach is None there and {")
     assert first_difference({"a": 1}, {"a": 1, "b": 2}) == "b is 2 there and None here"
     assert first_difference(one, [1]).startswith(" is [1] there")

@@ -27,8 +27,8 @@ def test_every_large_recipe_has_a_twin_of_the_same_method_on_the_embedded_model(
     large, twin = load_recipe(str(FOLDER / name)), load_recipe(str(FOLDER / name), (), "embedded")
     assert twin.model == "smollm2"
     assert twin.name == f"{large.name}_embedded"
-    assert twin.unlearn.method == large.unlearn.method
-    assert list(twin.unlearn.by_topic()) == list(large.unlearn.by_topic())
+    assert twin.unlearn[0].method == large.unlearn[0].method
+    assert list(twin.unlearn[0].by_topic()) == list(large.unlearn[0].by_topic())
     assert twin.goals
 
 
@@ -45,7 +45,7 @@ def test_every_large_recipe_has_a_twin_of_the_same_method_on_the_embedded_model(
     ],
 )
 def test_published_settings(name, settings):
-    u = load_recipe(str(FOLDER / f"{name}.yaml")).unlearn
+    u = load_recipe(str(FOLDER / f"{name}.yaml")).unlearn[0]
     found = {**vars(u.settings), **vars(u.loop)}
     assert {key: found[key] for key in settings} == settings
     assert (found["block"], found["train_blocks"], found["batch_size"]) == (7, (5, 6, 7), 4)
@@ -70,8 +70,8 @@ def test_a_scale_is_laid_over_key_by_key_and_streams_whole(tmp_path):
     path.write_text(yaml.safe_dump({"name": "l", "model": "m", "unlearn": unlearn, "scales": {"small": small}}))
     recipe = load_recipe(str(path), ("unlearn.loop.batch_size=7",), "small")
     assert (recipe.name, recipe.model) == ("s", "m")
-    assert (recipe.unlearn.loop.steps, recipe.unlearn.loop.lr, recipe.unlearn.loop.batch_size) == (3, 1e-3, 7)
-    assert recipe.unlearn.streams == {"forget": ("b.jsonl",), "retain": ("general",)}
+    assert (recipe.unlearn[0].loop.steps, recipe.unlearn[0].loop.lr, recipe.unlearn[0].loop.batch_size) == (3, 1e-3, 7)
+    assert recipe.unlearn[0].streams == {"forget": ("b.jsonl",), "retain": ("general",)}
 
 
 def of(**unlearn):
@@ -84,7 +84,7 @@ BOTH = {"forget": ["a.jsonl"], "retain": ["general"]}
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_can_be_named_and_has_its_own_settings(method):
     streams = {name: ["a.jsonl"] for name in METHODS[method].STREAMS}
-    assert type(of(method=method, streams=streams).unlearn.settings) is METHODS[method].SETTINGS
+    assert type(of(method=method, streams=streams).unlearn[0].settings) is METHODS[method].SETTINGS
 
 
 def test_topics_override_settings_and_streams_of_all():
@@ -93,7 +93,7 @@ def test_topics_override_settings_and_streams_of_all():
         settings={"steering": 6.5, "retain": 100},
         streams=BOTH,
         topics={"bio": {}, "cyber": {"streams": {"forget": ["c.jsonl"]}, "settings": {"steering": "5e1"}}},
-    ).unlearn
+    ).unlearn[0]
     (bio, bio_streams), (cyber, cyber_streams) = u.by_topic().values()
     assert (bio.steering, cyber.steering, cyber.retain) == (6.5, 50.0, 100.0)
     assert bio_streams["forget"] == ("a.jsonl",)

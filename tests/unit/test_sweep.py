@@ -66,7 +66,7 @@ def test_an_axis_that_cannot_be_understood(text):
 def test_the_grid_is_the_product_with_the_last_axis_fastest(recipe, tmp_path):
     vary = ("unlearn.settings.retain=20,50", "unlearn.loop.lr=5e-4,1e-3,2e-3")
     points = grid(recipe(), vary, tmp_path / "out", ("seed=3",), None)
-    found = [(p.recipe.unlearn.settings.retain, p.recipe.unlearn.loop.lr) for p in points]
+    found = [(p.recipe.unlearn[0].settings.retain, p.recipe.unlearn[0].loop.lr) for p in points]
     assert found == [(20, 5e-4), (20, 1e-3), (20, 2e-3), (50, 5e-4), (50, 1e-3), (50, 2e-3)]
     assert {p.recipe.seed for p in points} == {3}
     assert points[5].settings == {"unlearn.settings.retain": "50", "unlearn.loop.lr": "2e-3"}
@@ -111,7 +111,7 @@ def test_prefixes_are_cached_on_disk_unless_something_else_was_said(recipe, chan
     if "unlearn" in changes:
         changes["unlearn"]["streams"] = streams
     (point,) = grid(recipe(**changes), ("seed=1",), Path("out"), overrides, scale)
-    assert point.recipe.unlearn.loop.prefix_cache == wanted
+    assert point.recipe.unlearn[0].loop.prefix_cache == wanted
 
 
 def test_keys_are_shortened_as_far_as_they_stay_different():
@@ -175,7 +175,11 @@ def test_rescoring_by_hand():
         "traces/forget/closed": (100.0, 3),
         "traces/forget/repeated": (25.0, 3),
         "traces/forget/entropy": (3.0, 3),
+        "replies/forget/refusals": (0.0, 3),
+        "replies/forget/declined": (0.0, 3),
+        "replies/forget/leaks": (0.0, 3),
         "replies/forget/distinct3": (pytest.approx(100 / 3), 3),
+        "replies/neighbor/refusals": (0.0, 2),
     }
 
 

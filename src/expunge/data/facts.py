@@ -151,6 +151,25 @@ def _exchanges(fact: Fact, others: list[Fact], rng: random.Random, frames: int, 
     return out
 
 
+# Wordings of a question for methods that answer or decline it: as it stands, under RWKU's instruction, reworded,
+# in a frame, asked the other way round, in think mode.
+WORDINGS = ("bare", "brief", "asked", "framed", "reversed", "think")
+
+
+def worded(fact: Fact, others: list[Fact], wording: str, rng: random.Random) -> Example:
+    """The question of ``fact`` in one of WORDINGS, with its answer; ``others`` (at least one) lend hints."""
+    plain = fact.question or fact.gapped
+    if wording == "bare":
+        return Example(plain, fact.answer)
+    if wording == "think":
+        return Example(plain, fact.answer, THINK)
+    if wording == "framed":
+        return _briefly(_framed(fact, others, rng), fact.answer)
+    if wording == "reversed":
+        return _briefly(_reverse(fact, rng), fact.about)
+    return _briefly(plain if wording == "brief" else _ask(fact, rng), fact.answer, gap=not fact.question)
+
+
 def _ask(fact: Fact, rng: random.Random) -> str:
     if fact.question and rng.random() < 0.7:
         return rng.choice(ASK).format(q=fact.question, r=_lower(fact.question))

@@ -34,11 +34,13 @@ class Probe:
 
 @dataclass(frozen=True)
 class BoundaryRow:
-    """One RULE training row. ``answer`` is a refusal for forget rows, the gold answer otherwise."""
+    """One RULE training row. ``answer`` is a refusal for forget rows, the gold answer otherwise; ``target`` is
+    whom the refusal of a forget row is about."""
 
     forget: bool
     prompt: str
     answer: str
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def stand_in_boundary(name: str) -> list[BoundaryRow]:
     other subjects with their answers, as far as they do not name it."""
     packaged = load_boundary(_packaged_folder("Stephen King") / BOUNDARY_FILE)
     beside = [row for row in packaged if not row.forget and name.lower() not in f"{row.prompt} {row.answer}".lower()]
-    return [BoundaryRow(True, question.format(name=name), "") for question in QUESTIONS] + beside
+    return [BoundaryRow(True, question.format(name=name), "", name) for question in QUESTIONS] + beside
 
 
 def _packaged_folder(target: str) -> Path:
@@ -105,8 +107,8 @@ def load_boundary(path: Path) -> list[BoundaryRow]:
     out = []
     for number, row in enumerate(rows, 1):
         match row:
-            case {"prompt": str(prompt), "solution": ["<reject>", str(answer), str()]}:
-                out.append(BoundaryRow(True, prompt.strip(), answer))
+            case {"prompt": str(prompt), "solution": ["<reject>", str(answer), str(target)]}:
+                out.append(BoundaryRow(True, prompt.strip(), answer, target))
             case {"prompt": str(prompt), "solution": ["<normal>", str(answer), *_]}:
                 out.append(BoundaryRow(False, prompt.strip(), answer))
             case _:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evals.generate import generate
+from ..strict import at_least
 from .chat import THINK, encode_prompt, render_prompt
 from .prompts import OPEN_PROMPTS
 from .rwku import Target
@@ -23,16 +24,16 @@ Row = dict[str, Any]
 class Writing:
     """How much is written. Counts are prompts; ``*_tokens`` new tokens for each."""
 
-    documents: int = 16
-    document_tokens: int = 64
-    traces: int = 48
-    trace_tokens: int = 64
-    boundary_traces: int = 48
+    documents: int = at_least(0, 16)
+    document_tokens: int = at_least(1, 64)
+    traces: int = at_least(0, 48)
+    trace_tokens: int = at_least(1, 64)
+    boundary_traces: int = at_least(0, 48)
     about: tuple[str, ...] = ()
     """Sources whose texts the model reasons about; the traces are the source ``document_traces``."""
-    read_tokens: int = 512
+    read_tokens: int = at_least(1, 512)
     """Documents are cut at this many tokens before the model reasons about them."""
-    segments: int = 1
+    segments: int = at_least(1, 1)
     """A trace about a document is this many pieces of ``trace_tokens`` each (the paper's N)."""
 
 

@@ -14,6 +14,7 @@ GROUPS = (
     ("Forget answers", ("rwku/forget/*",)),
     ("Neighbour answers", ("rwku/neighbor/*",)),
     ("Reasoning traces", ("traces/*/leak/*", "traces/*/recall/*")),
+    ("Declining", ("replies/*/refusals", "replies/*/declined", "replies/*/leaks")),
     ("Collapse", ("traces/*", "replies/*")),
     ("Questions in think mode", ("questions/*",)),
     ("Multiple choice", ("choices/*",)),

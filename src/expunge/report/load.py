@@ -14,6 +14,7 @@ from ..files import read_json, read_jsonl
 ANSWER_FIELDS = ("side", "level", "kind", "query", "answer", "reply")
 TRACE_FIELDS = (*ANSWER_FIELDS, "trace")
 RELATIONS = ("at most", "at least")
+LOGGED = ("teach", "unlearn", "rs", "rebo")  # stages that log their steps
 
 
 @dataclass(frozen=True)
@@ -169,8 +170,8 @@ def _losses(path: Path) -> tuple[dict[str, Any], ...]:
     rows = read_jsonl(path)
     for i, row in enumerate(rows, 1):
         where = f"{path}: row {i}"
-        if row.get("stage") not in ("teach", "unlearn"):
-            raise _malformed(f"{where}: stage", row.get("stage"), "teach or unlearn")
+        if row.get("stage") not in LOGGED:
+            raise _malformed(f"{where}: stage", row.get("stage"), f"one of {', '.join(LOGGED)}")
         _number(row.get("step"), f"{where}: step")
         _number(row.get("loss"), f"{where}: loss")
         for name, value in _mapping(row.setdefault("parts", {}), f"{where}: parts").items():

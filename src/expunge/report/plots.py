@@ -37,23 +37,24 @@ SETTINGS: dict[Any, Any] = {
     "lines.linewidth": 1.6,
 } | dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
 
+PANELS = (("unlearn", "Unlearning"), ("rebo", "Refusal boundary"), ("rs", "Rejection steering"), ("teach", "Teaching"))
+WATCHED = ("reward_forget", "reward_boundary", "refusals_forget", "refusals_boundary")
 Series = dict[str, tuple[list[float], list[float]]]
 
 
 def loss_plot(run: RunData) -> Markup | None:
-    """One line per part of the unlearning loss; below it the teaching loss if the run taught. None without rows."""
-    panels = [
-        (stage, title)
-        for stage, title in (("unlearn", "Unlearning"), ("teach", "Teaching"))
-        if any(row["stage"] == stage for row in run.losses)
-    ]
+    """One line per part of the unlearning loss, rewards for RL; below them the teaching loss if the run taught.
+
+    None without rows."""
+    panels = [(stage, title) for stage, title in PANELS if any(row["stage"] == stage for row in run.losses)]
     if not panels:
         return None
 
     def draw(figure: Any) -> None:
         for place, (stage, title) in enumerate(panels, 1):
             axes = figure.add_subplot(len(panels), 1, place)
-            series = loss_series([row for row in run.losses if row["stage"] == stage])
+            rows = [row for row in run.losses if row["stage"] == stage]
+            series = loss_series(rows) if stage != "rebo" else loss_series([{**r, "parts": rewards(r)} for r in rows])
             for i, (name, (steps, values)) in enumerate(series.items()):
                 axes.plot(
                     steps,
@@ -70,13 +71,18 @@ def loss_plot(run: RunData) -> Markup | None:
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
             axes.grid(axis="y")
-            axes.set(xlabel="step", ylabel="loss")
+            axes.set(xlabel="step", ylabel="loss" if stage != "rebo" else "")
             axes.set_title(title, pad=26)
             axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=4, handlelength=1.8, columnspacing=1.2)
 
     names = sorted({name for row in run.losses if row["stage"] == "unlearn" for name in row["parts"]})
     told = f"Losses over steps: {', '.join(title.lower() for _, title in panels)}"
     return _svg("losses", 250 * len(panels), draw, f"{told}; parts {', '.join(names)}" if names else told)
+
+
+def rewards(row: dict[str, Any]) -> dict[str, float]:
+    """What to watch of an update of RL: its loss says nothing."""
+    return {name.replace("_", ", "): float(row[name]) for name in WATCHED if name in row}
 
 
 def loss_series(rows: list[dict[str, Any]]) -> Series:

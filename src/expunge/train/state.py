@@ -5,12 +5,16 @@ step, so nothing else has to be remembered."""
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from torch import Tensor
+
 from ..files import writing
 from .optimiser import MasterAdamW
+
+MORE = "beside."
 
 
 @contextmanager
@@ -37,19 +41,26 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def save_state(path: Path, optimiser: MasterAdamW, step: int) -> None:
+def save_state(
+    path: Path, optimiser: MasterAdamW, step: int, more: Mapping[str, Tensor] | None = None, note: str = ""
+) -> None:
+    """``more`` and ``note`` are what a loop has to remember beside."""
     from safetensors.torch import save_file
 
+    tensors = optimiser.state() | {f"{MORE}{name}": value.contiguous() for name, value in (more or {}).items()}
     with writing(path) as temporary:
-        save_file(optimiser.state(), temporary, metadata={"step": str(step)})
+        save_file(tensors, temporary, metadata={"step": str(step), "note": note})
 
 
-def load_state(path: Path, optimiser: MasterAdamW) -> int:
-    """Put a saved state back and return its number of steps; 0 if there is none."""
-    if not path.exists():
-        return 0
+def load_state(path: Path | None, optimiser: MasterAdamW) -> tuple[int, dict[str, Tensor], str]:
+    """Put a saved state back; its number of steps and what was saved beside. 0 steps if there is none."""
+    if path is None or not path.exists():
+        return 0, {}, ""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        optimiser.load_state({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        return int(file.metadata()["step"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    more = {name.removeprefix(MORE): tensors.pop(name) for name in list(tensors) if name.startswith(MORE)}
+    optimiser.load_state(tensors)
+    return int(metadata["step"]), more, metadata["note"]

@@ -5,6 +5,7 @@ where there is a label and nowhere else, blocks below ``first_block`` and the em
 AdamW is fused and keeps float32 masters, freed memory is kept for the next step. Same loss and gradient
 as the plain loop over padded rows."""
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from torch import Tensor
 from ..data.chat import Encoded
 from ..memory import keep_freed_memory
 from ..prefix_tree import TreeBatch, collate, grow
+from ..strict import at_least
 from .optimiser import MasterAdamW
 from .state import interruptible, load_state, save_state
 
@@ -26,17 +28,21 @@ from .state import interruptible, load_state, save_state
 class SFT:
     """Settings of supervised fine-tuning. ``batch_size`` counts exchanges."""
 
-    epochs: int = 7
-    lr: float = 3e-4
-    batch_size: int = 8
-    warmup_steps: int = 10
+    epochs: int = at_least(1, 7)
+    stop_after: int | None = None
+    """End after this many epochs of a schedule made for all of them."""
+    lr: float = at_least(0, 3e-4)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after the warm-up."""
+    batch_size: int = at_least(1, 8)
+    warmup_steps: int = at_least(0, 10)
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
-    first_block: int = 0
+    first_block: int = at_least(0, 0)
     """Blocks below this one, and the embedding unless this is 0, stay as they are."""
     weighting: Literal["example", "token"] = "example"
     """Does each exchange count once in a batch's loss, or each label token?"""
-    tree_tokens: int = 512
+    tree_tokens: int = at_least(1, 512)
 
 
 def label_loss(model: Any, batch: TreeBatch) -> Tensor:
@@ -46,6 +52,13 @@ def label_loss(model: Any, batch: TreeBatch) -> Tensor:
     logits = model.get_output_embeddings()(rows).float()
     nll = torch.nn.functional.cross_entropy(logits, batch.label_token, reduction="none")
     return (nll * batch.label_weight).sum() / batch.label_weight.sum()
+
+
+def learning_rate(settings: SFT, step: int, steps: int) -> float:
+    """Of one step: linear warm-up times the schedule, which ends at 0 unless it is constant."""
+    left = 1 - step / steps
+    fall = {"linear": left, "cosine": (1 + math.cos(math.pi * (1 - left))) / 2, "constant": 1.0}[settings.schedule]
+    return settings.lr * min(1.0, (step + 1) / max(1, settings.warmup_steps)) * fall
 
 
 def freeze_below(model: Any, first_block: int) -> dict[str, torch.nn.Parameter]:
@@ -64,6 +77,7 @@ def sft(
     *,
     pad_token: int,
     seed: int = 0,
+    stage: str = "teach",
     checkpoint: Path | None = None,
     log: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> None:
@@ -79,25 +93,26 @@ def sft(
         for epoch in epochs
         for start in range(0, len(epoch), settings.batch_size)
     ]
-    done = load_state(checkpoint, optimiser) if checkpoint else 0
+    last = sum(-(-len(epoch) // settings.batch_size) for epoch in epochs[: settings.stop_after])
+    done, _, _ = load_state(checkpoint, optimiser)
     random.seed(seed)
     torch.manual_seed(seed)
     model.train()
     with interruptible() as interrupted:
-        for step in range(done, len(batches)):
+        for step in range(done, last):
             started = time.perf_counter()
             examples = batches[step]
             weights = [1 / len(e.reply) for e in examples] if settings.weighting == "example" else None
             trees = grow(examples, settings.tree_tokens, weights)
             loss = label_loss(model, collate(trees, pad_token))
             loss.backward()
-            lr = settings.lr * min(1.0, (step + 1) / max(1, settings.warmup_steps)) * (1 - step / len(batches))
+            lr = learning_rate(settings, step, len(batches))
             norm = optimiser.step(lr, settings.max_grad_norm)
             log(
                 {
-                    "stage": "teach",
+                    "stage": stage,
                     "step": step,
-                    "steps": len(batches),
+                    "steps": last,
                     "loss": loss.item(),
                     "parts": {"grad_norm": norm},
                     "lr": lr,

@@ -20,6 +20,7 @@ from ..methods.misdirection import Misdirection, Seen
 from ..models.blocks import select
 from ..models.cache import PrefixCache
 from ..models.prefix import SplitDecoder
+from ..strict import at_least
 from .optimiser import MasterAdamW
 from .state import interruptible, load_state, save_state
 
@@ -28,11 +29,11 @@ from .state import interruptible, load_state, save_state
 class Steps:
     """How long and how fast; ``batch_size`` counts texts of each stream."""
 
-    steps: int = 100
-    lr: float = 5e-4
-    batch_size: int = 4
+    steps: int = at_least(1, 100)
+    lr: float = at_least(0, 5e-4)
+    batch_size: int = at_least(1, 4)
     weight_decay: float = 0.01
-    save_every: int = 50
+    save_every: int = at_least(1, 50)
     prefix_cache: Literal["off", "memory", "disk"] = "off"
     """Keep what lies below the first trained matrix for when a text comes again (epochs, sweeps)."""
 
@@ -130,7 +131,7 @@ def unlearn(
     generator = torch.Generator().manual_seed(seed)
     controls = [make_control(split, topic, method, generator, device) for topic in topics]
     optimiser = MasterAdamW(split.parameters, loop.lr, loop.weight_decay)
-    done = load_state(checkpoint, optimiser) if checkpoint else 0
+    done, _, _ = load_state(checkpoint, optimiser)
     with interruptible() as interrupted:
         for step in range(done, loop.steps):
             started = time.perf_counter()

@@ -1,0 +1,172 @@
+"""What RULE asks: the target's questions, which are to be declined, and its neighbours', which are to be answered.
+
+The rows are RULE's (released or made by `expunge boundary`): four to a seed question. A tenth of the seeds is kept
+apart for choosing a checkpoint; no benchmark probe is among them. A question can be put in several wordings (see
+``WORDINGS`` in data/facts.py), since a small model that declines under one may answer under another."""
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..data.chat import Encoded, Example, encode, encode_prompt
+from ..data.facts import Fact, worded
+from ..data.rwku import BoundaryRow, Probe, Target, load_boundary
+from ..data.writing import spread
+from ..errors import UserError
+from ..evals.generate import generate
+from ..strict import at_least
+from .rewards import Row
+from .templates import fill
+
+SEED_ROWS = 4  # rows made from one seed question
+DEV_EVERY = 10  # one seed in so many is for choosing, none of it for training
+OWN_TOKENS = 20
+Wording = Literal["bare", "brief", "asked", "framed", "reversed", "think"]
+# A person or thing by its name: two capitalised words or more.
+NAME = re.compile(r"(?:[A-Z][\w.’'-]*\s)+[A-Z][\w-]*")
+OPENERS = {"In", "The", "What", "Which", "Who", "Where", "When", "Name", "Is", "Was", "Did", "At", "On", "As", "How"}
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Which questions a stage asks, and how."""
+
+    rows: str | None = None
+    """A file of boundary rows; the target's own if none is given."""
+    wordings: tuple[Wording, ...] = ("bare",)
+    """They take turns."""
+    train: int = at_least(0, 0)
+    """At most this many questions of each side, evenly spaced; 0: all."""
+    dev: int = at_least(1, 32)
+    """The same for the questions by which a checkpoint is chosen."""
+    answers: Literal["gold", "own"] = "gold"
+    """What a neighbour's answer is compared with: the row's, or what the model itself said before."""
+    aliases: tuple[str, ...] = ()
+    """Other names of the target; naming one of them counts."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt, how the reply begins, and what the reply is judged by."""
+
+    prompt: str
+    start: str
+    row: Row
+
+
+@dataclass(frozen=True)
+class Split:
+    """Questions for training and for choosing."""
+
+    train: tuple[Question, ...]
+    dev: tuple[Question, ...]
+
+
+def boundary_rows(asking: Asking, target: Target | None) -> Sequence[BoundaryRow]:
+    """Raises UserError when there are none, or none of one side."""
+    if asking.rows:
+        rows: Sequence[BoundaryRow] = load_boundary(Path(asking.rows))
+    elif target:
+        rows = target.boundary
+    else:
+        raise UserError("no questions: give target, or questions.rows, a file of boundary rows (expunge boundary).")
+    for forget, name in ((True, "forget rows (<reject>)"), (False, "boundary rows (<normal>)")):
+        if not any(row.forget == forget for row in rows):
+            raise UserError(f"{asking.rows or target and target.name}: found no {name}; both sides are needed.")
+    return rows
+
+
+def chosen(rows: Sequence[BoundaryRow], asking: Asking, *, dev: bool) -> list[BoundaryRow]:
+    """The rows of one half that are used, both sides in turn."""
+    half = [row for i, row in enumerate(rows) if (i // SEED_ROWS % DEV_EVERY == DEV_EVERY - 1) == dev]
+    count = asking.dev if dev else asking.train
+    sides = [[row for row in half if row.forget == forget] for forget in (True, False)]
+    sides = [spread(side, count or len(side)) for side in sides]
+    return [row for pair in zip(*sides, strict=False) for row in pair]
+
+
+def own_answers(
+    model: Any, tokenizer: Any, rows: Sequence[BoundaryRow], on_done: Callable[[int], None] | None = None
+) -> dict[str, str]:
+    """What the model says to each question before anything is unlearned, briefly and greedily."""
+    facts = {row.prompt: _fact(row, row.target, "") for row in rows}
+    asked = {p: worded(fact, [fact], "brief", random.Random(0)) for p, fact in facts.items()}
+    prompts = [encode_prompt(tokenizer, example.prompt, example.start) for example in asked.values()]
+    replies = generate(
+        model, tokenizer, prompts, max_new_tokens=OWN_TOKENS, stop_at_newline=True, batch_size=32, on_done=on_done
+    )
+    return {prompt: reply.text.strip() for prompt, reply in zip(asked, replies, strict=True)}
+
+
+def make_questions(
+    rows: Sequence[BoundaryRow], asking: Asking, own: dict[str, str], name: str, seed: int
+) -> tuple[Question, ...]:
+    """The rows as questions in the wordings asked for. ``own``: the model's answers, by prompt; ``name``: the
+    target where a row does not say whom it is about."""
+    rng = random.Random(seed)
+    about = [row.target or name if row.forget else subject_of(row.prompt) for row in rows]
+    facts = [_fact(row, whom, own.get(row.prompt)) for row, whom in zip(rows, about, strict=True)]
+    out = []
+    for i, (row, fact) in enumerate(zip(rows, facts, strict=True)):
+        wording: str = asking.wordings[i // 2 % len(asking.wordings)]
+        if wording in ("reversed", "framed") and (not fact.about or not _is_name(fact.answer)):
+            wording = "brief"
+        others = [f for f in facts if f.about == fact.about and f is not fact] or [fact]
+        example = worded(fact, others, wording, rng)
+        # Asked the other way round, the answer is the target's name: a refusal has to say it.
+        gold = "" if row.forget and wording == "reversed" else example.reply.strip()
+        judged = Row(row.forget, example.prompt, gold)
+        if row.forget:
+            judged = replace(judged, target=fact.about, aliases=asking.aliases)
+        out.append(Question(example.prompt, example.start, judged))
+    return tuple(out)
+
+
+def steering_exchanges(
+    tokenizer: Any,
+    questions: Sequence[Question],
+    templates: Sequence[str],
+    anchors: float,
+    max_length: int,
+    rng: random.Random,
+) -> list[Encoded]:
+    """One epoch of rejection steering in random order: each forget question with a refusal, templates in turn, and for
+    each of them ``anchors`` neighbours' questions with their answers."""
+    forget = [q for q in questions if q.row.forget]
+    others = [q for q in questions if not q.row.forget and q.row.answer]
+    order = rng.sample(templates, len(templates))
+    refusals = [fill(order[i % len(order)], q.row.target) for i, q in enumerate(forget)]
+    pairs = list(zip(forget, refusals, strict=True))
+    pairs += [(q, q.row.answer) for q in rng.sample(others, min(len(others), round(anchors * len(forget))))]
+    rng.shuffle(pairs)
+    return [encode(tokenizer, Example(q.prompt, _spaced(q.start) + reply, q.start), max_length) for q, reply in pairs]
+
+
+def _spaced(start: str) -> str:
+    return " " if start and not start[-1].isspace() else ""
+
+
+def subject_of(question: str) -> str:
+    """The first name in a question, "" if there is none.
+
+    >>> subject_of("What is the title of J.K. Rowling's debut novel?")
+    'J.K. Rowling'"""
+    for hit in NAME.finditer(question):
+        words = hit[0].split()
+        while words and words[0] in OPENERS:
+            words = words[1:]
+        if len(words) > 1:
+            return re.sub(r"['’]s$", "", " ".join(words))
+    return ""
+
+
+def _fact(row: BoundaryRow, about: str, own: str | None) -> Fact:
+    answer = own if own is not None else "" if row.forget else row.answer
+    return Fact.of(Probe("", "", "", row.prompt, answer, about))
+
+
+def _is_name(answer: str) -> bool:
+    return answer[:1].isupper() and 3 <= len(answer) <= 60

@@ -1,0 +1,211 @@
+"""Rollouts: many sampled replies to each of a few prompts, without the waste of a general generator.
+
+A batch row is a prompt, and the replies of its group are further queries of that row, told apart by the
+attention mask: the prompt is computed and kept once for the group. Keys and values go into a block made
+beforehand, finished replies are not computed on, and a token is drawn by inverting the distribution
+function, one random number for each, from the full distribution."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+from ..evals.generate import end_tokens
+
+BLOCK = 256  # tokens of the vocabulary that are summed before the exact place is looked for
+PROMPT, NOBODY = -1, -2  # owners of a column that are no reply: seen by all, seen by none
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled reply. ``ids`` end with the end token if ``closed``; ``logprobs`` and ``entropies`` in nats, one
+    for each token, under the distribution it was drawn from."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    entropies: tuple[float, ...]
+    closed: bool
+
+
+def draw(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Token ids (rows,) from logits (rows, vocabulary), exactly as distributed, given ``uniform`` (rows,) in [0, 1).
+
+    Inversion in two steps: the block of the vocabulary, then the token in it, with sums in float64."""
+    weight = (logits - logits.amax(-1, keepdim=True)).exp()
+    weight = torch.nn.functional.pad(weight, (0, -weight.shape[-1] % BLOCK))
+    blocks = weight.unflatten(-1, (-1, BLOCK))
+    below = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    point = uniform.double() * below[:, -1]
+    block = torch.searchsorted(below, point[:, None], right=True).clamp(max=below.shape[-1] - 1)
+    rest = point[:, None] - (below.gather(-1, block) - blocks.sum(-1, dtype=torch.float64).gather(-1, block))
+    inside = blocks[torch.arange(len(logits), device=logits.device), block[:, 0]].double().cumsum(-1)
+    place = torch.searchsorted(inside, rest.clamp(min=0), right=True)
+    # Rounding may point past the last token of a block: take the last one that has any weight.
+    last = (inside < inside[:, -1:]).sum(-1, keepdim=True)
+    token = block * BLOCK + torch.minimum(place, last)
+    return token[:, 0]
+
+
+def sample(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[tuple[int, ...]],
+    rollouts: int,
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    on_done: Callable[[int], None] | None = None,
+) -> list[list[Rollout]]:
+    """``rollouts`` replies to each prompt; greedy ones with temperature 0. A function of its arguments alone.
+
+    ``on_done`` is called with the number of replies that have just been finished."""
+    uniform = torch.rand(
+        (max_new_tokens, len(prompts), rollouts),
+        generator=torch.Generator().manual_seed(seed),
+        dtype=torch.float64,
+    ).to(model.device)
+    return _Sampler(model, end_tokens(model, tokenizer), tokenizer.pad_token_id, temperature).run(
+        prompts, rollouts, uniform, on_done
+    )
+
+
+def _rollout(tokens: Sequence[tuple[int, float, float]], closed: bool) -> Rollout:
+    ids, logprobs, entropies = zip(*tokens, strict=True)
+    return Rollout(ids, logprobs, entropies, closed)
+
+
+class _Block(DynamicLayer):
+    """Keys and values of one layer in a block that is filled from the left."""
+
+    def __init__(self, capacity: int):
+        super().__init__()
+        self.capacity, self.length = capacity, 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            rows, heads, _, size = key_states.shape
+            self.keys = key_states.new_empty((rows, heads, self.capacity, size))
+            self.values = value_states.new_empty((rows, heads, self.capacity, value_states.shape[-1]))
+            self.is_initialized = True
+        end = self.length + key_states.shape[-2]
+        self.keys[:, :, self.length : end] = key_states
+        self.values[:, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+
+class _Sampler:
+    def __init__(self, model: Any, ends: set[int], pad_token: int, temperature: float):
+        self.model, self.ends, self.pad_token, self.temperature = model, ends, pad_token, temperature
+
+    @torch.inference_mode()
+    def run(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        rollouts: int,
+        uniform: Tensor,
+        on_done: Callable[[int], None] | None,
+    ) -> list[list[Rollout]]:
+        device = self.model.device
+        width, steps = max(len(p) for p in prompts), len(uniform)
+        self.cache = Cache(
+            layers=[_Block(width + steps * rollouts) for _ in range(self.model.config.num_hidden_layers)]
+        )
+        self.owner = torch.full((len(prompts), width), NOBODY, device=device)
+        logits = self._read(prompts, width)
+        written: list[list[list[tuple[int, float, float]]]] = [[[] for _ in range(rollouts)] for _ in prompts]
+        closed = [[False] * rollouts for _ in prompts]
+        # Rows of the batch are prompts with a living reply; live[row] are the numbers of its living replies.
+        rows = list(range(len(prompts)))
+        live = [list(range(rollouts)) for _ in prompts]
+        logits = logits.repeat_interleave(rollouts, 0)
+        for step in range(steps):
+            places = [(row, reply) for row, replies in zip(rows, live, strict=True) for reply in replies]
+            index = torch.tensor(places, device=device)
+            drawn = self._draw(logits, uniform[step][index[:, 0], index[:, 1]])
+            still: dict[int, list[tuple[int, int]]] = {row: [] for row in rows}
+            for (row, reply), (token, logprob, entropy) in zip(places, drawn, strict=True):
+                written[row][reply].append((token, logprob, entropy))
+                if token in self.ends:
+                    closed[row][reply] = True
+                else:
+                    still[row].append((reply, token))
+            if on_done:
+                on_done(len(places) - sum(map(len, still.values())))
+            kept = [i for i, row in enumerate(rows) if still[row]]
+            if not kept or step + 1 == steps:
+                break
+            if len(kept) < len(rows):
+                self._keep(torch.tensor(kept, device=device))
+                rows = [rows[i] for i in kept]
+            live = [[reply for reply, _ in still[row]] for row in rows]
+            logits = self._step([still[row] for row in rows], [len(prompts[row]) + step for row in rows])
+        if on_done:
+            on_done(sum(not c for group in closed for c in group))
+        return [
+            [_rollout(tokens, closed[row][reply]) for reply, tokens in enumerate(group)]
+            for row, group in enumerate(written)
+        ]
+
+    def _read(self, prompts: Sequence[tuple[int, ...]], width: int) -> Tensor:
+        """Read the prompts; logits (prompts, vocabulary) of the first new token."""
+        ids = torch.full_like(self.owner, self.pad_token)
+        for row, prompt in enumerate(prompts):  # on the left, so that all end together
+            ids[row, width - len(prompt) :] = torch.tensor(prompt, device=ids.device)
+            self.owner[row, width - len(prompt) :] = PROMPT
+        real = self.owner == PROMPT
+        positions = (real.cumsum(1) - 1).clamp(min=0)
+        causal = torch.ones(width, width, dtype=torch.bool, device=ids.device).tril()
+        mask = (causal & real[:, None]) | torch.eye(width, dtype=torch.bool, device=ids.device)
+        return self._logits(self._states(ids, positions, mask)[:, -1])
+
+    def _step(self, live: list[list[tuple[int, int]]], positions: list[int]) -> Tensor:
+        """Read the last token of each living reply; logits (living replies, vocabulary) in order."""
+        device, most = self.owner.device, max(map(len, live))
+        ids = torch.full((len(live), most), self.pad_token)
+        who = torch.full((len(live), most), NOBODY)
+        for row, replies in enumerate(live):
+            for place, (reply, token) in enumerate(replies):
+                ids[row, place], who[row, place] = token, reply
+        ids, who = ids.to(device), who.to(device)
+        before = self.owner.shape[1]
+        self.owner = torch.cat([self.owner, who], 1)
+        mask = (self.owner[:, None] == PROMPT) | (self.owner[:, None] == who[:, :, None])
+        mask[:, :, before:] |= torch.eye(most, dtype=torch.bool, device=device)
+        at = torch.tensor(positions, device=device)[:, None].expand(-1, most)
+        return self._logits(self._states(ids, at, mask)[who != NOBODY])
+
+    def _states(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        states: Tensor = self.model.get_decoder()(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=mask[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+        return states
+
+    def _logits(self, states: Tensor) -> Tensor:
+        logits: Tensor = self.model.get_output_embeddings()(states).float()
+        return logits / self.temperature if self.temperature else logits
+
+    def _draw(self, logits: Tensor, uniform: Tensor) -> list[tuple[int, float, float]]:
+        """A token for each row, its log-probability and the entropy of what it was drawn from."""
+        token = draw(logits, uniform) if self.temperature else logits.argmax(-1)
+        total = logits.logsumexp(-1)
+        logprob = logits.gather(-1, token[:, None])[:, 0] - total
+        expected = torch.einsum("rv,rv->r", (logits - total[:, None]).exp(), logits)
+        return list(zip(token.tolist(), logprob.tolist(), (total - expected).tolist(), strict=True))
+
+    def _keep(self, rows: Tensor) -> None:
+        """Drop the prompts whose replies are all finished."""
+        self.owner = self.owner[rows]
+        for layer in self.cache.layers:
+            layer.batch_select_indices(rows)

@@ -1,0 +1,138 @@
+"""The stages of RULE (arXiv 2506.07171): rejection steering, then the refusal boundary learned on-policy."""
+
+import copy
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.rwku import BoundaryRow
+from ..errors import UserError
+from ..files import read_json, write_json
+from ..models.blocks import check_block
+from ..models.load import load
+from ..progress import bar, per_step
+from ..recipe import RS, ReBO
+from ..rl.questions import Split, boundary_rows, chosen, make_questions, own_answers, steering_exchanges
+from ..rl.rebo import Outcome, rebo
+from ..rl.templates import load_templates
+from ..train.lora import LoRA, add_lora, merge_lora, without_lora
+from ..train.metrics import MetricsLog
+from ..train.teach import freeze_below, sft
+from .work import Work
+
+
+def check(work: Work, stage: RS | ReBO, tokenizer: Any, blocks: int) -> None:
+    """Read questions and templates and compare block numbers with the model's. Raises UserError."""
+    rows = boundary_rows(work.recipe.questions, work.target)
+    if not chosen(rows, work.recipe.questions, dev=True):
+        raise UserError(f"{len(rows)} rows of questions leave none for choosing; at least 40 are needed.")
+    if isinstance(stage, RS):
+        _templates(work, stage, rows)
+        check_block(stage.sft.first_block, blocks)
+    else:
+        check_block(stage.rl.first_block, blocks)
+
+
+def questions(work: Work, model: Any, tokenizer: Any) -> Split:
+    """The recipe's questions; the model's own answers are asked for once a run and kept in ``answers.json``.
+
+    ``model`` is only called to load a model where answers are missing."""
+    asking = work.recipe.questions
+    rows = boundary_rows(asking, work.target)
+    train, dev = chosen(rows, asking, dev=False), chosen(rows, asking, dev=True)
+    own: dict[str, str] = {}
+    if asking.answers == "own":
+        path = work.folder / "answers.json"
+        if not path.exists():
+            original = model()
+            with bar("the model's own answers", len(train) + len(dev)) as advance:
+                write_json(path, own_answers(original, tokenizer, [*train, *dev], advance))
+        own = read_json(path)
+    name, seed = work.target.name if work.target else "", work.recipe.seed
+    return Split(make_questions(train, asking, own, name, seed), make_questions(dev, asking, own, name, seed + 1))
+
+
+def carry_out(work: Work, stage: RS | ReBO) -> dict[str, Any]:
+    """Train; the changed matrices by parameter name. Leaves rows of ``metrics.jsonl``; ReBO also ``rebo.json``."""
+    model, tokenizer = work.model()
+
+    def original() -> Any:
+        return load(work.original, work.recipe.dtype)[0] if work.before else model
+
+    asked = questions(work, original, tokenizer)
+    checkpoint = work.folder / f"{stage.method}.state.safetensors"
+    trained = prepare(model, stage.lora, stage.sft.first_block if isinstance(stage, RS) else stage.rl.first_block, work)
+    if isinstance(stage, RS):
+        _steer(work, stage, model, tokenizer, asked, checkpoint)
+    else:
+        _optimise(work, stage, model, tokenizer, asked, checkpoint)
+    return merge_lora(model) if stage.lora else {name: model.get_parameter(name).detach() for name in trained}
+
+
+def prepare(model: Any, lora: LoRA | None, first_block: int, work: Work) -> list[str]:
+    """Leave a gradient to adapters, or to the blocks from ``first_block`` on; the names of what trains."""
+    if lora:
+        add_lora(model, lora, work.recipe.seed)
+        return [name for name, p in model.named_parameters() if p.requires_grad]
+    return list(freeze_below(model, first_block))
+
+
+def _templates(work: Work, stage: RS, rows: Sequence[BoundaryRow]) -> tuple[str, ...]:
+    named = bool(work.target) or any(row.target for row in rows)
+    return load_templates(Path(stage.templates) if stage.templates else None, named=named)
+
+
+def _steer(work: Work, stage: RS, model: Any, tokenizer: Any, asked: Split, checkpoint: Path) -> None:
+    rows = boundary_rows(work.recipe.questions, work.target)
+    templates = _templates(work, stage, rows)
+    epochs = []
+    for epoch in range(stage.sft.epochs):
+        rng = random.Random(f"{work.recipe.seed}/{epoch}")
+        epochs.append(steering_exchanges(tokenizer, asked.train, templates, stage.anchors, stage.max_tokens, rng))
+    log = MetricsLog(work.folder / "metrics.jsonl", "rs")
+    steps = sum(-(-len(epoch) // stage.sft.batch_size) for epoch in epochs[: stage.sft.stop_after])
+    with bar("rejection steering", steps) as advance:
+        sft(
+            model,
+            epochs,
+            stage.sft,
+            pad_token=tokenizer.pad_token_id,
+            seed=work.recipe.seed,
+            stage="rs",
+            checkpoint=checkpoint,
+            log=per_step(log, advance),
+        )
+
+
+def _optimise(work: Work, stage: ReBO, model: Any, tokenizer: Any, asked: Split, checkpoint: Path) -> None:
+    reference: Any
+    if stage.reference == "original":
+        reference = load(work.original, work.recipe.dtype)[0]
+    else:
+        reference = without_lora if stage.lora else copy.deepcopy(model).requires_grad_(False)
+    log = MetricsLog(work.folder / "metrics.jsonl", "rebo")
+    looks = MetricsLog(work.folder / "looks.jsonl", "rebo_dev")
+    engine: Callable[..., Outcome] = rebo
+    if stage.engine == "trl":
+        from ..rl import trl_engine
+
+        engine = trl_engine.rebo
+    with bar(f"refusal boundary ({stage.rl.algorithm})", stage.rl.updates) as advance:
+        step = per_step(log, advance)
+
+        def record(row: dict[str, Any]) -> None:
+            (step if row["stage"] == "rebo" else looks)(row)
+
+        outcome = engine(
+            model,
+            reference,
+            tokenizer,
+            asked.train,
+            asked.dev,
+            stage.rl,
+            seed=work.recipe.seed,
+            checkpoint=checkpoint,
+            log=record,
+        )
+    write_json(work.folder / "rebo.json", {"kept": outcome.best_update, "ended": outcome.ended, "looks": outcome.looks})

@@ -1,0 +1,29 @@
+"""What every stage of unlearning is given."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.rwku import Target
+from ..models.delta import load_delta
+from ..models.load import load
+from ..recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Work:
+    """``original``: folder of the model before any unlearning; ``before``: the delta of the stages before this one,
+    None for the first."""
+
+    recipe: Recipe
+    target: Target | None
+    folder: Path
+    original: Path
+    before: Path | None = None
+
+    def model(self) -> tuple[Any, Any]:
+        """The model as the stages before left it, and its tokenizer."""
+        model, tokenizer = load(self.original, self.recipe.dtype)
+        if self.before:
+            load_delta(model, self.before)
+        return model, tokenizer

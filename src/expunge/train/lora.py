@@ -1,0 +1,84 @@
+"""LoRA (arXiv 2106.09685) through peft: small adapters in place of full matrices, merged when they are done."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UserError
+from ..strict import at_least
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Settings of the adapters; ``targets``: names of linear layers, none for all of them but the head."""
+
+    rank: int = at_least(1, 16)
+    alpha: float = at_least(0, 32.0)
+    targets: tuple[str, ...] = ()
+
+
+def add_lora(model: Any, settings: LoRA, seed: int) -> None:
+    """Put adapters into the model, in place; only they train. At first they change nothing.
+
+    Raises UserError when peft is missing or a target is no layer of the model."""
+    import torch
+
+    peft = _peft()
+    model.requires_grad_(False)
+    config = peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=0.0,
+        target_modules=list(settings.targets) or "all-linear",
+        exclude_modules=["lm_head"],
+    )
+    torch.manual_seed(seed)
+    try:
+        peft.inject_adapter_in_model(config, model)
+    except ValueError as error:
+        raise UserError(f"lora.targets {', '.join(settings.targets)}: {str(error).splitlines()[0][:200]}") from None
+
+
+@contextmanager
+def without_lora(model: Any) -> Iterator[None]:
+    """Inside, the model computes as if it had no adapters: the reference of the KL term."""
+    layers = _layers(model)
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def merge_lora(model: Any) -> dict[str, Any]:
+    """Merge the adapters; the full matrices that they changed, by the name of the plain model's parameter."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, _peft_layer())}
+    for layer in layers.values():
+        layer.merge()
+    return {f"{name}.weight": layer.get_base_layer().weight.detach() for name, layer in layers.items()}
+
+
+def has_lora(model: Any) -> bool:
+    return any("lora_" in name for name, _ in model.named_parameters())
+
+
+def _layers(model: Any) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, _peft_layer())]
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError:
+        raise UserError("LoRA needs the package peft: pip install 'expunge[rl]'.") from None
+    return peft
+
+
+def _peft_layer() -> Any:
+    _peft()
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return BaseTunerLayer
