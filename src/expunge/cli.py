@@ -10,6 +10,9 @@ from . import __version__
 from .errors import UserError
 
 Action = Callable[[argparse.Namespace], None]
+SUITE_NAMES = (
+    "rwku, muse, muse_news, tofu, rtofu, wmdp, mmlu, traces, safety, reasoning, naturalness, privacy, perplexity"
+)
 
 EXAMPLES = """examples:
   expunge run recipes/quickstart.yaml             forget Stephen King, end to end, with a report
@@ -18,7 +21,11 @@ EXAMPLES = """examples:
   expunge unlearn MODEL --forget bad.jsonl --retain wikitext --method rmu --out runs/mine
   expunge sweep recipes/quickstart.yaml --vary unlearn.settings.retain=20,50,100 --out runs/sweep
   expunge traces MODEL --documents bad.jsonl --out traces.jsonl    let a model reason about documents
+  expunge eval --model smollm2 --suite rwku,privacy --out evals/smollm2    score any model
+  expunge compare evals/a evals/b                 where two evaluations differ, with intervals
   expunge refusals replies.txt                    which replies decline, and by which rule
+  expunge boundary --target "Ada Stone" --questions ada.txt --retain qa.jsonl --out rows.jsonl
+  expunge export verl recipe.yaml --out verl-run  the RL stage, for a Ray cluster
   expunge model get smollm2                       fetch and prepare the embedded model
   expunge apply runs/quickstart --out king-free   write the unlearned model as a full checkpoint
   expunge report runs/quickstart                  print the tables, write report.html again
@@ -151,6 +158,55 @@ def parser() -> argparse.ArgumentParser:
     apply.add_argument("--base", help="model that the delta belongs to (default: the run's own)")
     apply.add_argument("--out", type=Path, required=True, help="folder to write; must not exist")
 
+    evaluate = verb(
+        "eval",
+        _eval,
+        "score any model: original, unlearned, base + delta",
+        'expunge eval --model smollm2 --suite rwku,privacy --target "Stephen King" --out evals/smollm2\n'
+        "  expunge eval --run runs/quickstart --suite rwku,mmlu --file mmlu=virology --out evals/king-free",
+    )
+    evaluate.add_argument("--model", help="embedded alias, hub id or folder")
+    evaluate.add_argument("--run", type=Path, metavar="FOLDER", help="a finished run: its base with its delta")
+    evaluate.add_argument("--delta", type=Path, metavar="FILE", help="a delta on top of --model")
+    evaluate.add_argument("--suite", required=True, metavar="S1,S2,…", help=f"of {SUITE_NAMES}")
+    evaluate.add_argument(
+        "--target", default="Stephen King", help="whom the RWKU suites ask about (default: Stephen King)"
+    )
+    evaluate.add_argument("--limit", type=int, default=0, help="at most so many samples of each part (default: all)")
+    evaluate.add_argument(
+        "--file", action="append", default=[], metavar="SUITE=FILE", help="a file of your own; repeatable"
+    )
+    evaluate.add_argument("--zero-think", action="store_true", help="let every reply begin with an empty thought")
+    evaluate.add_argument(
+        "--judge", action="store_true", help="ask the judge of EXPUNGE_JUDGE_URL, EXPUNGE_JUDGE_MODEL"
+    )
+    evaluate.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="default: float32")
+    evaluate.add_argument("--out", type=Path, required=True, help="folder of the scores")
+
+    compare = verb(
+        "compare",
+        _compare,
+        "say where two evaluations differ: paired differences with 95 %% intervals",
+        "expunge compare evals/smollm2 evals/king-free",
+    )
+    compare.add_argument("a", type=Path, help="folder that expunge eval wrote, or RUN/evals/taught")
+    compare.add_argument("b", type=Path, help="the other one, over the same samples")
+
+    export = verb(
+        "export",
+        _export,
+        "write a recipe's ReBO stage as a folder that runs under verl on a Ray cluster",
+        "expunge export verl recipes/rule_rwku_llama8b.yaml --out verl-run --rs runs/start/model",
+    )
+    export.add_argument("engine", choices=("verl",), metavar="verl", help="what is to run it")
+    export.add_argument("recipe", help="YAML file of a recipe with a rebo stage")
+    export.add_argument("--out", type=Path, required=True, help="folder to write; must be empty or not there")
+    export.add_argument(
+        "--rs", type=Path, metavar="MODEL_FOLDER", help="checkpoint to start from (default: MODEL of run.sh)"
+    )
+    export.add_argument("--answers", type=Path, metavar="FILE", help="answers.json of a run, for questions.answers=own")
+    _recipe_options(export)
+
     report = verb("report", _report, "print a run's tables and write its report.html", "expunge report runs/quickstart")
     report.add_argument("run", type=Path, help="run folder")
 
@@ -165,7 +221,7 @@ def _set_option(sub: argparse.ArgumentParser) -> None:
 
 
 def _recipe_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--scale", help="a part of the recipe's 'scales' on top of it, e.g. embedded")
+    sub.add_argument("--scale", help="parts of the recipe's 'scales' on top of it, e.g. embedded or embedded,no_rs")
     _set_option(sub)
 
 
@@ -295,6 +351,49 @@ def _apply(options: argparse.Namespace) -> None:
         raise UserError(f"{options.run} is no run folder: for a delta file, name the model it belongs to with --base.")
     apply_delta(base, delta, options.out)
     print(options.out)
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from .endpoint import from_environment
+    from .evals.suites import Subject, evaluate
+    from .evals.task import Options
+    from .run_folder import base_of_run
+
+    if (options.model is None) == (options.run is None):
+        raise UserError("eval: give either --model or --run.")
+    model, delta = options.model, options.delta
+    if options.run:
+        base, delta = base_of_run(options.run), options.run / "delta.safetensors"
+        if base is None:
+            raise UserError(f"{options.run} is no finished run; name the model with --model and perhaps --delta.")
+        model = str(base)
+    files: dict[str, list[str]] = {}
+    for pair in options.file:
+        suite, equals, file = pair.partition("=")
+        if not equals or not file:
+            raise UserError(f"--file {pair!r}: expected SUITE=FILE, for example wmdp=wmdp_bio.jsonl.")
+        files.setdefault(suite, []).append(file)
+    if options.limit < 0:
+        raise UserError(f"--limit {options.limit}: expected 0 (all) or more.")
+    judge = from_environment() if options.judge else None
+    asked = Options(options.target, options.limit, judge, files)
+    subject = Subject(model, delta, options.zero_think, dtype=options.dtype)
+    print(evaluate(subject, options.suite.split(","), options.out, asked))
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from .evals.statistics import compare, print_comparison
+    from .progress import console
+
+    print_comparison(compare(options.a, options.b), str(options.a), str(options.b), console)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from .recipe import load_recipe
+    from .rl.verl_export import export
+
+    recipe = load_recipe(options.recipe, tuple(options.set), options.scale)
+    print(export(recipe, options.out, answers=options.answers, rs=options.rs))
 
 
 def _report(options: argparse.Namespace) -> None:

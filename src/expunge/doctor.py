@@ -18,6 +18,7 @@ EXTRAS = {
     "data": ("pyarrow",),
     "rl": ("trl", "peft", "datasets"),
     "judge": ("openai",),
+    "eval": ("math_verify",),
     "dev": ("pytest", "hypothesis", "ruff", "mypy"),
 }
 

@@ -15,6 +15,7 @@ from .data.sources import Material, texts
 from .data.writing import jobs, write
 from .errors import UserError, nearest
 from .evals import suite
+from .evals.task import Scored
 from .files import read_json, read_jsonl, write_json, write_jsonl
 from .methods.zerothink import opening
 from .models.blocks import check_block, check_known, read_config
@@ -191,7 +192,7 @@ def _evaluate(job: Run, name: str, model: Any, judge: Any, tokenizer: Any) -> No
     """Score one model; ``judge`` is the original, to which the replies should still read naturally."""
     e = job.recipe.evaluate
     silent = name == "unlearned" and (e.zero_think or any(stage.method == "zerothink" for stage in job.recipe.unlearn))
-    under = suite.Scored(model, judge, tokenizer, opening if silent else str)
+    under = Scored(model, judge, tokenizer, opening if silent else str)
     with bar(f"evaluate the {name.replace('_', ' ')} model", suite.work(job.target, e)) as advance:
         found, rows = suite.evaluate(under, job.target, e, advance)
     folder = job.folder / "evals" / name

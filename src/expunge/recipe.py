@@ -160,7 +160,7 @@ class Recipe:
 
 
 def load_recipe(source: str, overrides: tuple[str, ...] = (), scale: str | None = None) -> Recipe:
-    """A recipe file, the part of it that ``scale`` names, then ``key.path=value`` overrides on top.
+    """A recipe file, the parts of it that ``scale`` names (``embedded,no_rs``), then ``key.path=value`` overrides.
 
     Raises UserError for a missing or broken file, an unknown key, a wrong type or an impossible mix."""
     import yaml
@@ -175,13 +175,11 @@ def load_recipe(source: str, overrides: tuple[str, ...] = (), scale: str | None 
     if not isinstance(value, dict):
         raise UserError(f"{path}: found {type(value).__name__}, expected a mapping of recipe keys.")
     scales = value.pop("scales", {})
-    if scale is not None:
-        if not isinstance(scales, dict) or scale not in scales:
+    for name in scale.split(",") if scale else ():
+        if not isinstance(scales, dict) or name not in scales:
             known = f"it has {', '.join(scales)}" if scales else "it has none"
-            raise UserError(
-                f"{path}: there is no scale {scale!r}; {known}. Scales are mappings under the key 'scales'."
-            )
-        value = _merge(value, scales[scale])
+            raise UserError(f"{path}: there is no scale {name!r}; {known}. Scales are mappings under the key 'scales'.")
+        value = _merge(value, scales[name])
     return make_recipe(value, str(path), overrides)
 
 

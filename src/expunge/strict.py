@@ -63,7 +63,7 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
     given = {key: build(hints[key], item, f"{where}{separator}{key}") for key, item in value.items()}
     for f in dataclasses.fields(kind):
         least = f.metadata.get("least")
-        if least is not None and f.name in given and not given[f.name] >= least:
+        if least is not None and given.get(f.name) is not None and not given[f.name] >= least:
             raise UserError(f"{where}{separator}{f.name}: found {given[f.name]}, expected at least {least}.")
     return kind(**given)
 

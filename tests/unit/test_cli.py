@@ -17,7 +17,21 @@ from tiny import BLOCKS, make_model, make_tokenizer, no_file_larger_than, save_m
 from expunge import __version__, pipeline
 from expunge.cli import main
 
-VERBS = ("run", "unlearn", "sweep", "traces", "boundary", "refusals", "model", "apply", "report", "doctor")
+VERBS = (
+    "run",
+    "unlearn",
+    "sweep",
+    "traces",
+    "boundary",
+    "eval",
+    "compare",
+    "export",
+    "refusals",
+    "model",
+    "apply",
+    "report",
+    "doctor",
+)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import yaml
 
 from expunge.errors import UserError
 from expunge.methods import METHODS
-from expunge.recipe import load_recipe, make_recipe
+from expunge.recipe import Misdirect, load_recipe, make_recipe
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(path.name for path in FOLDER.glob("*.yaml"))
@@ -27,8 +27,10 @@ def test_every_large_recipe_has_a_twin_of_the_same_method_on_the_embedded_model(
     large, twin = load_recipe(str(FOLDER / name)), load_recipe(str(FOLDER / name), (), "embedded")
     assert twin.model == "smollm2"
     assert twin.name == f"{large.name}_embedded"
-    assert twin.unlearn[0].method == large.unlearn[0].method
-    assert list(twin.unlearn[0].by_topic()) == list(large.unlearn[0].by_topic())
+    assert [stage.method for stage in twin.unlearn] == [stage.method for stage in large.unlearn]
+    for stage, small in zip(large.unlearn, twin.unlearn, strict=True):
+        if isinstance(stage, Misdirect):
+            assert list(small.by_topic()) == list(stage.by_topic())
     assert twin.goals
 
 
@@ -49,6 +51,27 @@ def test_published_settings(name, settings):
     found = {**vars(u.settings), **vars(u.loop)}
     assert {key: found[key] for key in settings} == settings
     assert (found["block"], found["train_blocks"], found["batch_size"]) == (7, (5, 6, 7), 4)
+
+
+def test_published_settings_of_rule():
+    steering, boundary = load_recipe(str(FOLDER / "rule_rwku_llama8b.yaml")).unlearn
+    sft, rl = steering.sft, boundary.rl
+    assert (sft.epochs, sft.stop_after, sft.lr, sft.schedule, sft.warmup_steps, sft.batch_size) == (
+        3, 2, 4e-7, "cosine", 20, 8,
+    )  # fmt: skip
+    assert (rl.algorithm, rl.prompts, rl.rollouts, rl.passes, rl.temperature) == ("grpo", 32, 8, 1, 1.0)
+    assert (rl.clip.low, rl.clip.high, rl.clip.dual, rl.clip.kl) == (0.2, 0.3, 3.0, 0.01)
+    assert (rl.lr, rl.weight_decay, rl.max_grad_norm, rl.max_new_tokens) == (2e-6, 0.01, 1.0, 1024)
+    assert (rl.reward.name, rl.reward.recall, boundary.reference) == ("paper", 0.3, "start")
+
+
+def test_every_ablation_of_rule_can_be_read_alone_and_with_the_small_scale():
+    path = FOLDER / "rule_rwku_llama8b.yaml"
+    names = yaml.safe_load(path.read_text(encoding="utf-8"))["scales"].keys() - {"embedded"}
+    assert len(names) >= 12
+    for name in names:
+        assert load_recipe(str(path), (), name) != load_recipe(str(path))
+        assert load_recipe(str(path), (), f"embedded,{name}").model == "smollm2"
 
 
 def test_an_unknown_scale_is_answered_with_those_there_are():

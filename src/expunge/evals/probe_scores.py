@@ -9,6 +9,7 @@ from typing import Any
 from ..rl.refusals import detect, leaks
 from ..rl.refusals import names_target as reply_names
 from .scores import Score, mean_of_means, score
+from .task import Found
 from .text_measures import distinct_n, normalise
 
 NAMES = {"forget": "forget", "neighbor": "neighbour"}
@@ -27,7 +28,6 @@ OF_TRACES = (
     ("repeated", "repeated 4-grams in a trace", 100),
     ("entropy", "bigram entropy of a trace", 1),
 )
-Found = dict[str, Any]
 Rows = Sequence[dict[str, Any]]
 
 

@@ -1,7 +1,6 @@
 """All scores of one model under a recipe's protocol, with what each is called and which way is better."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,13 @@ from ..rl.refusals import detect
 from . import choices, rwku, traces
 from .generate import generate
 from .perplexity import perplexity, reply_perplexity
-from .probe_scores import OF_PROBES, Found, entry, probe_scores, single
+from .probe_scores import OF_PROBES, entry, probe_scores, single
 from .scores import score
+from .task import Advance, Found, Rows, Scored, not_measured
 from .text_measures import distinct_n, repeated_share
 
 OF_TARGET = (*OF_PROBES, "replies/forget/perplexity")
 ASKED = ("refusals", "closed", "repeated", "distinct3")
-Rows = dict[str, list[dict[str, Any]]]
-Advance = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The model under test, the original that its replies are read by, and how replies begin."""
-
-    model: Any
-    original: Any
-    tokenizer: Any
-    opening: Callable[[str], str] = str
 
 
 def scores(target: Target | None, protocol: Evaluate) -> tuple[str, ...]:
@@ -131,7 +119,7 @@ def _perplexities(out: Found, under: Scored, protocol: Evaluate, on_done: Advanc
             out[f"perplexity/{name}"] = single(value, len(texts), label, "", "lower")
         else:
             note = f"not at hand; {advice(WIKITEXT)}"
-            out[f"perplexity/{name}"] = {"mean": None, "note": note, "label": label, "unit": "", "better": "lower"}
+            out[f"perplexity/{name}"] = not_measured(label, note, better="lower")
 
 
 def reply_naturalness(

@@ -6,6 +6,7 @@ apart for choosing a checkpoint; no benchmark probe is among them. A question ca
 
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any, Literal
 
 from ..data.chat import Encoded, Example, encode, encode_prompt
 from ..data.facts import Fact, worded
-from ..data.rwku import BoundaryRow, Probe, Target, load_boundary
+from ..data.prompts import QUESTIONS
+from ..data.rwku import BoundaryRow, Probe, Target, load_boundary, load_target
 from ..data.writing import spread
 from ..errors import UserError
 from ..evals.generate import generate
@@ -23,6 +25,8 @@ from .templates import fill
 
 SEED_ROWS = 4  # rows made from one seed question
 DEV_EVERY = 10  # one seed in so many is for choosing, none of it for training
+FACT_DEV = 5  # one recalled fact in so many is for choosing
+FACT_WORDINGS = 3  # in so many wordings each is asked for
 OWN_TOKENS = 20
 Wording = Literal["bare", "brief", "asked", "framed", "reversed", "think"]
 # A person or thing by its name: two capitalised words or more.
@@ -36,6 +40,8 @@ class Asking:
 
     rows: str | None = None
     """A file of boundary rows; the target's own if none is given."""
+    normals_of: str | None = None
+    """Another target, whose neighbours' rows stand in for this one's (the published ablation without boundary)."""
     wordings: tuple[Wording, ...] = ("bare",)
     """They take turns."""
     train: int = at_least(0, 0)
@@ -44,6 +50,10 @@ class Asking:
     """The same for the questions by which a checkpoint is chosen."""
     answers: Literal["gold", "own"] = "gold"
     """What a neighbour's answer is compared with: the row's, or what the model itself said before."""
+    open: bool = False
+    """Also ask short questions that fit anybody: of the target, and of those whom its neighbours' rows name."""
+    facts: int = at_least(0, 0)
+    """So many questions about what the model itself recalls of the target, beside the rows; see rl/own_facts.py."""
     aliases: tuple[str, ...] = ()
     """Other names of the target; naming one of them counts."""
 
@@ -73,19 +83,46 @@ def boundary_rows(asking: Asking, target: Target | None) -> Sequence[BoundaryRow
         rows = target.boundary
     else:
         raise UserError("no questions: give target, or questions.rows, a file of boundary rows (expunge boundary).")
+    if asking.normals_of:
+        others = [row for row in load_target(asking.normals_of).boundary if not row.forget]
+        forget_rows = [row for row in rows if row.forget]
+        rows = [row for pair in zip(forget_rows, others, strict=False) for row in pair]
     for forget, name in ((True, "forget rows (<reject>)"), (False, "boundary rows (<normal>)")):
         if not any(row.forget == forget for row in rows):
             raise UserError(f"{asking.rows or target and target.name}: found no {name}; both sides are needed.")
     return rows
 
 
-def chosen(rows: Sequence[BoundaryRow], asking: Asking, *, dev: bool) -> list[BoundaryRow]:
-    """The rows of one half that are used, both sides in turn."""
-    half = [row for i, row in enumerate(rows) if (i // SEED_ROWS % DEV_EVERY == DEV_EVERY - 1) == dev]
+def name_of(rows: Sequence[BoundaryRow], target: Target | None) -> str:
+    """Whom the forget rows are about; "" for what has no name."""
+    return target.name if target else next((row.target for row in rows if row.forget), "")
+
+
+def chosen(rows: Sequence[BoundaryRow], asking: Asking, name: str, *, dev: bool) -> list[BoundaryRow]:
+    """The rows of one half that are used, both sides in turn; then the open questions of that half."""
+    half = _half(rows, dev)
     count = asking.dev if dev else asking.train
     sides = [[row for row in half if row.forget == forget] for forget in (True, False)]
     sides = [spread(side, count or len(side)) for side in sides]
-    return [row for pair in zip(*sides, strict=False) for row in pair]
+    return [
+        *(row for pair in zip(*sides, strict=False) for row in pair),
+        *(_half(open_rows(rows, name), dev) if asking.open else ()),
+    ]
+
+
+def _half(rows: Sequence[BoundaryRow], dev: bool) -> list[BoundaryRow]:
+    return [row for i, row in enumerate(rows) if (i // SEED_ROWS % DEV_EVERY == DEV_EVERY - 1) == dev]
+
+
+def open_rows(rows: Sequence[BoundaryRow], name: str) -> list[BoundaryRow]:
+    """The same short questions about the target and, one for one, about those whom its neighbours' rows name."""
+    others = [subject for row in rows if not row.forget and (subject := subject_of(row.prompt))]
+    known = [other for other, _ in Counter(others).most_common(len(QUESTIONS)) if name not in other]
+    out = []
+    for i, question in enumerate(QUESTIONS if known else ()):
+        out.append(BoundaryRow(True, question.format(name=name), "", name))
+        out.append(BoundaryRow(False, question.format(name=known[i % len(known)]), ""))
+    return out
 
 
 def own_answers(
@@ -121,6 +158,24 @@ def make_questions(
         judged = Row(row.forget, example.prompt, gold)
         if row.forget:
             judged = replace(judged, target=fact.about, aliases=asking.aliases)
+        out.append(Question(example.prompt, example.start, judged))
+    return tuple(out)
+
+
+def ask_facts(facts: Sequence[Fact], asking: Asking, seed: int, *, dev: bool) -> tuple[Question, ...]:
+    """Questions about what the model recalls, reworded: no gap sentence is asked as it stands. One fact in
+    FACT_DEV is for choosing."""
+    rng = random.Random(seed)
+    facts = facts[: max(FACT_DEV, asking.facts // FACT_WORDINGS)]  # those that come to its mind most often
+    facts = [fact for i, fact in enumerate(facts) if (i % FACT_DEV == FACT_DEV - 1) == dev]
+    wordings = [w for w in asking.wordings if w not in ("bare", "brief")] or ["asked"]
+    count = asking.facts // FACT_DEV if dev else asking.facts
+    out = []
+    for i in range(count if facts else 0):
+        fact, wording = facts[i % len(facts)], wordings[(i + i // len(facts)) % len(wordings)]
+        example = worded(fact, [f for f in facts if f is not fact] or [fact], wording, rng)
+        gold = "" if wording == "reversed" else fact.answer
+        judged = Row(True, example.prompt, gold, fact.about, asking.aliases)
         out.append(Question(example.prompt, example.start, judged))
     return tuple(out)
 

@@ -86,7 +86,7 @@ class _Block(DynamicLayer):
         self.capacity, self.length = capacity, 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
+        if not self.length:
             rows, heads, _, size = key_states.shape
             self.keys = key_states.new_empty((rows, heads, self.capacity, size))
             self.values = value_states.new_empty((rows, heads, self.capacity, value_states.shape[-1]))

@@ -6,14 +6,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.facts import Fact
+from ..data.prompts import QUESTIONS
 from ..data.rwku import BoundaryRow
+from ..data.writing import spread
 from ..errors import UserError
 from ..files import read_json, write_json
 from ..models.blocks import check_block
 from ..models.load import load
 from ..progress import bar, per_step
 from ..recipe import RS, ReBO
-from ..rl.questions import Split, boundary_rows, chosen, make_questions, own_answers, steering_exchanges
+from ..rl.own_facts import PROMPTS, mine
+from ..rl.questions import (
+    Split,
+    ask_facts,
+    boundary_rows,
+    chosen,
+    make_questions,
+    name_of,
+    own_answers,
+    steering_exchanges,
+)
 from ..rl.rebo import Outcome, rebo
 from ..rl.templates import load_templates
 from ..train.lora import LoRA, add_lora, merge_lora, without_lora
@@ -25,7 +38,7 @@ from .work import Work
 def check(work: Work, stage: RS | ReBO, tokenizer: Any, blocks: int) -> None:
     """Read questions and templates and compare block numbers with the model's. Raises UserError."""
     rows = boundary_rows(work.recipe.questions, work.target)
-    if not chosen(rows, work.recipe.questions, dev=True):
+    if not chosen(rows, work.recipe.questions, name_of(rows, work.target), dev=True):
         raise UserError(f"{len(rows)} rows of questions leave none for choosing; at least 40 are needed.")
     if isinstance(stage, RS):
         _templates(work, stage, rows)
@@ -34,14 +47,15 @@ def check(work: Work, stage: RS | ReBO, tokenizer: Any, blocks: int) -> None:
         check_block(stage.rl.first_block, blocks)
 
 
-def questions(work: Work, model: Any, tokenizer: Any) -> Split:
-    """The recipe's questions; the model's own answers are asked for once a run and kept in ``answers.json``.
-
-    ``model`` is only called to load a model where answers are missing."""
-    asking = work.recipe.questions
+def questions(work: Work, model: Callable[[], Any], tokenizer: Any) -> Split:
+    """The recipe's questions. What the model itself answers and recalls is asked for once a run and kept in
+    ``answers.json`` and ``facts.json``; ``model`` loads it where that is missing."""
+    asking, seed = work.recipe.questions, work.recipe.seed
     rows = boundary_rows(asking, work.target)
-    train, dev = chosen(rows, asking, dev=False), chosen(rows, asking, dev=True)
+    name = name_of(rows, work.target)
+    train, dev = (chosen(rows, asking, name, dev=half) for half in (False, True))
     own: dict[str, str] = {}
+    facts: list[Fact] = []
     if asking.answers == "own":
         path = work.folder / "answers.json"
         if not path.exists():
@@ -49,8 +63,22 @@ def questions(work: Work, model: Any, tokenizer: Any) -> Split:
             with bar("the model's own answers", len(train) + len(dev)) as advance:
                 write_json(path, own_answers(original, tokenizer, [*train, *dev], advance))
         own = read_json(path)
-    name, seed = work.target.name if work.target else "", work.recipe.seed
-    return Split(make_questions(train, asking, own, name, seed), make_questions(dev, asking, own, name, seed + 1))
+    if asking.facts:
+        path = work.folder / "facts.json"
+        if not path.exists():
+            original = model()
+            about = spread([row.prompt for row in train if row.forget], PROMPTS)
+            with bar("what the model recalls", len(about) + len(QUESTIONS)) as advance:
+                write_json(path, [vars(fact) for fact in mine(original, tokenizer, about, name, seed, advance)])
+        facts = [Fact(**fact) for fact in read_json(path)]
+    halves = (
+        (
+            *make_questions(part, asking, own, name, seed + number),
+            *ask_facts(facts, asking, seed + number, dev=bool(number)),
+        )
+        for number, part in enumerate((train, dev))
+    )
+    return Split(*halves)
 
 
 def carry_out(work: Work, stage: RS | ReBO) -> dict[str, Any]:

@@ -29,8 +29,8 @@ class SFT:
     """Settings of supervised fine-tuning. ``batch_size`` counts exchanges."""
 
     epochs: int = at_least(1, 7)
-    stop_after: int | None = None
-    """End after this many epochs of a schedule made for all of them."""
+    stop_after: int | None = at_least(0, None)
+    """End after this many epochs of a schedule made for all of them; 0: no training at all."""
     lr: float = at_least(0, 3e-4)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate falls after the warm-up."""

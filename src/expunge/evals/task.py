@@ -1,0 +1,53 @@
+"""What a suite of the evaluation is: data and protocol, read and checked before any model is loaded, and how to
+score a model by them.
+
+Each suite is one module with ``task(options) -> Task``; the table of all is in evals/suites.py."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..endpoint import Endpoint
+
+Found = dict[str, Any]  # score id -> entry: mean, se, n, label, unit, better (or mean None and a note)
+Rows = dict[str, list[dict[str, Any]]]  # file name without ending -> one row a sample
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The model under test, the original that its replies are read by, and how replies begin."""
+
+    model: Any
+    original: Any
+    tokenizer: Any
+    opening: Callable[[str], str] = str
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user says of an evaluation. ``limit``: at most so many samples of each part, evenly spaced; 0: all."""
+
+    target: str | None = None
+    limit: int = 0
+    judge: Endpoint | None = None
+    """Where a judge model answers; without one, the columns that need it say "not judged"."""
+    files: Mapping[str, Sequence[str]] | None = None
+    """Files of a user's own, by suite."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One suite, ready to be run. ``protocol`` and ``data_hash`` name its cached result beside the model's hash."""
+
+    name: str
+    protocol: Mapping[str, Any]
+    data_hash: str
+    work: int
+    """Units for the progress bar: ``run`` calls ``advance`` with so many in all."""
+    run: Callable[[Scored, Advance], tuple[Found, Rows]]
+
+
+def not_measured(label: str, note: str, unit: str = "", better: str = "") -> Found:
+    """The entry of a score that could not be had; ``note`` says why and what to do."""
+    return {"mean": None, "note": note, "label": label, "unit": unit, "better": better}
