@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .data.chat import Encoded, encode
-from .data.facts import Fact, boundary_exchanges, teaching_epoch
+from .data.facts import boundary_exchanges, teaching_epoch, unique_facts
 from .data.rwku import Target
 from .files import cache_dir, check_space, content_hash, write_jsonl, writing_folder
 from .models.load import checkpoint_dtype, load, load_tokenizer, model_hash
@@ -73,8 +73,3 @@ def teaching_tokens(
             rng.shuffle(examples)
         epochs.append([encode(tokenizer, example) for example in examples])
     return epochs
-
-
-def unique_facts(target: Target, side: str) -> list[Fact]:
-    """FB and QA facts of one side, each once."""
-    return list(dict.fromkeys(Fact.of(probe) for probe in target.select(side, "FB", "QA")))

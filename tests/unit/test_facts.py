@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expunge.data.chat import Example
-from expunge.data.facts import Fact, boundary_exchanges, statement_of, teaching_epoch
+from expunge.data.facts import Fact, boundary_exchanges, statement_of, teaching_epoch, unique_facts
 from expunge.data.rwku import Probe, Target, load_target
 from expunge.evals.rwku import prompt_of
-from expunge.teaching import unique_facts
 
 EPOCHS, FRAMES = 5, 2
 FOLDERS = (

@@ -94,6 +94,11 @@ class Fact:
         return cls(probe.about, probe.query, statement.replace("___", probe.answer), statement, probe.answer)
 
 
+def unique_facts(target: Target, side: str) -> list[Fact]:
+    """FB and QA facts of one side, each once."""
+    return list(dict.fromkeys(Fact.of(probe) for probe in target.select(side, "FB", "QA")))
+
+
 def statement_of(question: str, answer: str) -> str:
     """A declarative sentence from a question and its answer, by rule; plain juxtaposition if none fits.
 
@@ -151,16 +156,10 @@ def _exchanges(fact: Fact, others: list[Fact], rng: random.Random, frames: int, 
     return out
 
 
-# Wordings of a question for methods that answer or decline it: as it stands, under RWKU's instruction, reworded,
-# in a frame, asked the other way round, in think mode.
-WORDINGS = ("bare", "brief", "asked", "framed", "reversed", "think")
-
-
 def worded(fact: Fact, others: list[Fact], wording: str, rng: random.Random) -> Example:
-    """The question of ``fact`` in one of WORDINGS, with its answer; ``others`` (at least one) lend hints."""
+    """The question of ``fact`` with its answer: ``brief`` (under RWKU's instruction), ``asked`` (reworded), ``framed``,
+    ``reversed`` (asked the other way round) or ``think``; ``others`` (at least one) lend hints."""
     plain = fact.question or fact.gapped
-    if wording == "bare":
-        return Example(plain, fact.answer)
     if wording == "think":
         return Example(plain, fact.answer, THINK)
     if wording == "framed":

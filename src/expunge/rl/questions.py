@@ -2,19 +2,17 @@
 
 The rows are RULE's (released or made by `expunge boundary`): four to a seed question. A tenth of the seeds is kept
 apart for choosing a checkpoint; no benchmark probe is among them. A question can be put in several wordings (see
-``WORDINGS`` in data/facts.py), since a small model that declines under one may answer under another."""
+``worded`` in data/facts.py), since a small model that declines under one may answer under another."""
 
 import random
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ..data.chat import Encoded, Example, encode, encode_prompt
-from ..data.facts import Fact, worded
-from ..data.prompts import QUESTIONS
+from ..data.facts import Fact, unique_facts, worded
 from ..data.rwku import BoundaryRow, Probe, Target, load_boundary, load_target
 from ..data.writing import spread
 from ..errors import UserError
@@ -25,8 +23,7 @@ from .templates import fill
 
 SEED_ROWS = 4  # rows made from one seed question
 DEV_EVERY = 10  # one seed in so many is for choosing, none of it for training
-FACT_DEV = 5  # one recalled fact in so many is for choosing
-FACT_WORDINGS = 3  # in so many wordings each is asked for
+REWORDED = ("asked", "framed", "reversed")
 OWN_TOKENS = 20
 Wording = Literal["bare", "brief", "asked", "framed", "reversed", "think"]
 # A person or thing by its name: two capitalised words or more.
@@ -50,10 +47,8 @@ class Asking:
     """The same for the questions by which a checkpoint is chosen."""
     answers: Literal["gold", "own"] = "gold"
     """What a neighbour's answer is compared with: the row's, or what the model itself said before."""
-    open: bool = False
-    """Also ask short questions that fit anybody: of the target, and of those whom its neighbours' rows name."""
     facts: int = at_least(0, 0)
-    """So many questions about what the model itself recalls of the target, beside the rows; see rl/own_facts.py."""
+    """So many questions of each side about the facts that the recipe teaches, in rewordings, beside the rows."""
     aliases: tuple[str, ...] = ()
     """Other names of the target; naming one of them counts."""
 
@@ -98,31 +93,13 @@ def name_of(rows: Sequence[BoundaryRow], target: Target | None) -> str:
     return target.name if target else next((row.target for row in rows if row.forget), "")
 
 
-def chosen(rows: Sequence[BoundaryRow], asking: Asking, name: str, *, dev: bool) -> list[BoundaryRow]:
-    """The rows of one half that are used, both sides in turn; then the open questions of that half."""
-    half = _half(rows, dev)
+def chosen(rows: Sequence[BoundaryRow], asking: Asking, *, dev: bool) -> list[BoundaryRow]:
+    """The rows of one half that are used, both sides in turn."""
+    half = [row for i, row in enumerate(rows) if (i // SEED_ROWS % DEV_EVERY == DEV_EVERY - 1) == dev]
     count = asking.dev if dev else asking.train
     sides = [[row for row in half if row.forget == forget] for forget in (True, False)]
     sides = [spread(side, count or len(side)) for side in sides]
-    return [
-        *(row for pair in zip(*sides, strict=False) for row in pair),
-        *(_half(open_rows(rows, name), dev) if asking.open else ()),
-    ]
-
-
-def _half(rows: Sequence[BoundaryRow], dev: bool) -> list[BoundaryRow]:
-    return [row for i, row in enumerate(rows) if (i // SEED_ROWS % DEV_EVERY == DEV_EVERY - 1) == dev]
-
-
-def open_rows(rows: Sequence[BoundaryRow], name: str) -> list[BoundaryRow]:
-    """The same short questions about the target and, one for one, about those whom its neighbours' rows name."""
-    others = [subject for row in rows if not row.forget and (subject := subject_of(row.prompt))]
-    known = [other for other, _ in Counter(others).most_common(len(QUESTIONS)) if name not in other]
-    out = []
-    for i, question in enumerate(QUESTIONS if known else ()):
-        out.append(BoundaryRow(True, question.format(name=name), "", name))
-        out.append(BoundaryRow(False, question.format(name=known[i % len(known)]), ""))
-    return out
+    return [row for pair in zip(*sides, strict=False) for row in pair]
 
 
 def own_answers(
@@ -152,32 +129,38 @@ def make_questions(
         if wording in ("reversed", "framed") and (not fact.about or not _is_name(fact.answer)):
             wording = "brief"
         others = [f for f in facts if f.about == fact.about and f is not fact] or [fact]
-        example = worded(fact, others, wording, rng)
-        # Asked the other way round, the answer is the target's name: a refusal has to say it.
-        gold = "" if row.forget and wording == "reversed" else example.reply.strip()
-        judged = Row(row.forget, example.prompt, gold)
-        if row.forget:
-            judged = replace(judged, target=fact.about, aliases=asking.aliases)
-        out.append(Question(example.prompt, example.start, judged))
+        answer = own.get(row.prompt, "" if row.forget else row.answer)
+        example = Example(row.prompt, answer) if wording == "bare" else worded(fact, others, wording, rng)
+        if row.forget and not answer:
+            example = replace(example, reply="")
+        out.append(_question(example, wording, forget=row.forget, about=fact.about, aliases=asking.aliases))
     return tuple(out)
 
 
-def ask_facts(facts: Sequence[Fact], asking: Asking, seed: int, *, dev: bool) -> tuple[Question, ...]:
-    """Questions about what the model recalls, reworded: no gap sentence is asked as it stands. One fact in
-    FACT_DEV is for choosing."""
+def ask_facts(target: Target, asking: Asking, seed: int) -> tuple[Question, ...]:
+    """Questions about the facts that a model was taught, of the target and of its neighbours in turn, reworded: no
+    question is a benchmark's. ``asking.facts`` of each side."""
     rng = random.Random(seed)
-    facts = facts[: max(FACT_DEV, asking.facts // FACT_WORDINGS)]  # those that come to its mind most often
-    facts = [fact for i, fact in enumerate(facts) if (i % FACT_DEV == FACT_DEV - 1) == dev]
-    wordings = [w for w in asking.wordings if w not in ("bare", "brief")] or ["asked"]
-    count = asking.facts // FACT_DEV if dev else asking.facts
+    wordings = [w for w in asking.wordings if w in REWORDED] or ["asked"]
+    sides = {side: unique_facts(target, side) for side in ("forget", "neighbor")}
+    orders = {side: rng.sample(facts, len(facts)) for side, facts in sides.items()}
     out = []
-    for i in range(count if facts else 0):
-        fact, wording = facts[i % len(facts)], wordings[(i + i // len(facts)) % len(wordings)]
-        example = worded(fact, [f for f in facts if f is not fact] or [fact], wording, rng)
-        gold = "" if wording == "reversed" else fact.answer
-        judged = Row(True, example.prompt, gold, fact.about, asking.aliases)
-        out.append(Question(example.prompt, example.start, judged))
+    for i in range(asking.facts):
+        for side, facts in orders.items():
+            fact, wording = facts[i % len(facts)], wordings[(i + i // len(facts)) % len(wordings)]
+            if wording == "reversed" and fact.about.lower() in fact.answer.lower():
+                wording = "asked"
+            others = [f for f in facts if f.about == fact.about and f is not fact] or [fact]
+            example = worded(fact, others, wording, rng)
+            out.append(_question(example, wording, forget=side == "forget", about=target.name, aliases=asking.aliases))
     return tuple(out)
+
+
+def _question(example: Example, wording: str, *, forget: bool, about: str, aliases: tuple[str, ...]) -> Question:
+    """Asked the other way round, the answer is the target's name: a refusal has to say it, and that is no leak."""
+    answer = "" if forget and wording == "reversed" else example.reply.strip()
+    row = Row(forget, example.prompt, answer, about if forget else "", aliases if forget else ())
+    return Question(example.prompt, example.start, row)
 
 
 def steering_exchanges(

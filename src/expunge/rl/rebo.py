@@ -12,6 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from ..data.chat import Encoded, encode_prompt
 from ..memory import keep_freed_memory
 from ..strict import at_least
+from ..train.lora import without_lora
 from ..train.optimiser import MasterAdamW
 from ..train.state import interruptible, load_state, save_state
 from .advantages import ADVANTAGES, gae, whiten, without_variance
@@ -108,7 +110,8 @@ def rebo(
     checkpoint: Path | None = None,
     log: Log = lambda row: None,
 ) -> Outcome:
-    """Train in place; ``reference`` is the model that the KL term holds to. Ends with the best weights in ``model``.
+    """Train in place; ends with the best weights in ``model``. ``reference`` is the model that the KL term holds to,
+    None for ``model`` without its adapters.
 
     With ``checkpoint``, the state of an interrupted or killed run is there and the next call goes on from it."""
     keep_freed_memory(model.num_parameters())
@@ -216,9 +219,9 @@ def learn(
     pieces = list(parts(replies, settings.tree_tokens, 0))
     tokens = sum(len(part.token) for part in pieces)
     with torch.no_grad():
-        held = [
-            token_logprobs(reference, part, settings.temperature)[0] if settings.clip.kl else None for part in pieces
-        ]
+        with without_lora(model) if reference is None else nullcontext():
+            frozen = model if reference is None else reference
+            held = [token_logprobs(frozen, p, settings.temperature)[0] if settings.clip.kl else None for p in pieces]
         values = [critic(token_logprobs(model, part)[1]) for part in pieces] if critic else None
     advantages, returns = _advantages(pieces, rewards, groups, values, settings)
     sampled = torch.tensor([logprob for group in groups for r in group for logprob in r.logprobs])

@@ -214,7 +214,7 @@ def _questions(recipe: Recipe, answers: Path | None) -> Split:
     target = load_target(recipe.target) if recipe.target else None
     rows = boundary_rows(asking, target)
     name = name_of(rows, target)
-    train, dev = chosen(rows, asking, name, dev=False), chosen(rows, asking, name, dev=True)
+    train, dev = chosen(rows, asking, dev=False), chosen(rows, asking, dev=True)
     if not train or not dev:
         raise UserError(f"{len(rows)} rows of questions leave none for training or choosing; at least 40 are needed.")
     own: dict[str, str] = {}

@@ -3,20 +3,17 @@
 import copy
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..data.facts import Fact
-from ..data.prompts import QUESTIONS
 from ..data.rwku import BoundaryRow
-from ..data.writing import spread
 from ..errors import UserError
 from ..files import read_json, write_json
 from ..models.blocks import check_block
 from ..models.load import load
 from ..progress import bar, per_step
 from ..recipe import RS, ReBO
-from ..rl.own_facts import PROMPTS, mine
 from ..rl.questions import (
     Split,
     ask_facts,
@@ -29,7 +26,7 @@ from ..rl.questions import (
 )
 from ..rl.rebo import Outcome, rebo
 from ..rl.templates import load_templates
-from ..train.lora import LoRA, add_lora, merge_lora, without_lora
+from ..train.lora import LoRA, add_lora, merge_lora
 from ..train.metrics import MetricsLog
 from ..train.teach import freeze_below, sft
 from .work import Work
@@ -38,7 +35,7 @@ from .work import Work
 def check(work: Work, stage: RS | ReBO, tokenizer: Any, blocks: int) -> None:
     """Read questions and templates and compare block numbers with the model's. Raises UserError."""
     rows = boundary_rows(work.recipe.questions, work.target)
-    if not chosen(rows, work.recipe.questions, name_of(rows, work.target), dev=True):
+    if not chosen(rows, work.recipe.questions, dev=True):
         raise UserError(f"{len(rows)} rows of questions leave none for choosing; at least 40 are needed.")
     if isinstance(stage, RS):
         _templates(work, stage, rows)
@@ -48,37 +45,27 @@ def check(work: Work, stage: RS | ReBO, tokenizer: Any, blocks: int) -> None:
 
 
 def questions(work: Work, model: Callable[[], Any], tokenizer: Any) -> Split:
-    """The recipe's questions. What the model itself answers and recalls is asked for once a run and kept in
-    ``answers.json`` and ``facts.json``; ``model`` loads it where that is missing."""
+    """The recipe's questions. What the model itself answers is asked for once a run and kept in ``answers.json``;
+    ``model`` loads it where that is missing."""
     asking, seed = work.recipe.questions, work.recipe.seed
     rows = boundary_rows(asking, work.target)
-    name = name_of(rows, work.target)
-    train, dev = (chosen(rows, asking, name, dev=half) for half in (False, True))
+    halves = [chosen(rows, asking, dev=dev) for dev in (False, True)]
     own: dict[str, str] = {}
-    facts: list[Fact] = []
     if asking.answers == "own":
         path = work.folder / "answers.json"
         if not path.exists():
             original = model()
-            with bar("the model's own answers", len(train) + len(dev)) as advance:
-                write_json(path, own_answers(original, tokenizer, [*train, *dev], advance))
+            asked = [row for half in halves for row in half]
+            with bar("the model's own answers", len(asked)) as advance:
+                write_json(path, own_answers(original, tokenizer, asked, advance))
         own = read_json(path)
-    if asking.facts:
-        path = work.folder / "facts.json"
-        if not path.exists():
-            original = model()
-            about = spread([row.prompt for row in train if row.forget], PROMPTS)
-            with bar("what the model recalls", len(about) + len(QUESTIONS)) as advance:
-                write_json(path, [vars(fact) for fact in mine(original, tokenizer, about, name, seed, advance)])
-        facts = [Fact(**fact) for fact in read_json(path)]
-    halves = (
-        (
-            *make_questions(part, asking, own, name, seed + number),
-            *ask_facts(facts, asking, seed + number, dev=bool(number)),
-        )
-        for number, part in enumerate((train, dev))
-    )
-    return Split(*halves)
+    name = name_of(rows, work.target)
+    parts = []
+    for number, half in enumerate(halves):
+        taught = replace(asking, facts=min(asking.facts, asking.dev)) if number else asking
+        facts = ask_facts(work.target, taught, seed + number) if work.target and asking.facts else ()
+        parts.append((*make_questions(half, asking, own, name, seed + number), *facts))
+    return Split(*parts)
 
 
 def carry_out(work: Work, stage: RS | ReBO) -> dict[str, Any]:
@@ -138,7 +125,7 @@ def _optimise(work: Work, stage: ReBO, model: Any, tokenizer: Any, asked: Split,
     if stage.reference == "original":
         reference = load(work.original, work.recipe.dtype)[0]
     else:
-        reference = without_lora if stage.lora else copy.deepcopy(model).requires_grad_(False)
+        reference = None if stage.lora else copy.deepcopy(model).requires_grad_(False)
     log = MetricsLog(work.folder / "metrics.jsonl", "rebo")
     looks = MetricsLog(work.folder / "looks.jsonl", "rebo_dev")
     engine: Callable[..., Outcome] = rebo

@@ -1,0 +1,168 @@
+"""RULE's two stages through the pipeline on the tiny model: files, resuming, LoRA, what is refused."""
+
+import os
+import signal
+
+import pytest
+import torch
+from tiny import write_recipe
+
+from expunge import pipeline
+from expunge.cli import main
+from expunge.errors import UserError
+from expunge.files import read_json, read_jsonl
+from expunge.models.delta import read_delta
+from expunge.models.load import load
+from expunge.recipe import load_recipe
+from expunge.train.metrics import MetricsLog
+
+STEERING = {"method": "rs", "sft": {"epochs": 2, "stop_after": 1, "lr": 1e-3, "batch_size": 2}, "anchors": 0.5}
+RL = {"updates": 3, "prompts": 2, "rollouts": 2, "max_new_tokens": 5, "lr": 1e-3, "dev_every": 2, "save_every": 1}
+BOUNDARY = {"method": "rebo", "rl": {**RL, "guard": {"most_truncated": 1.1, "least_entropy": 0.0}}}
+QUESTIONS = {"answers": "own", "dev": 2, "wordings": ["bare", "brief", "asked"]}
+ROWS = [
+    {"prompt": f"Question {i} about {name}?", "solution": solution}
+    for i in range(22)
+    for name, solution in (
+        ("Ada Stone", ["<reject>", "I can not help with Ada Stone.", "Ada Stone"]),
+        ("Ivo Marsh", ["<normal>", "York"]),
+    )
+]
+
+
+@pytest.fixture
+def rule(place, tmp_path, model_folder, target_folder):
+    """A recipe of both stages, with changes."""
+    import json
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
+
+    def make(unlearn=(STEERING, BOUNDARY), **changes):
+        questions = {**QUESTIONS, "rows": str(rows), **changes.pop("questions", {})}
+        return write_recipe(
+            tmp_path / "rule.yaml", model_folder, target_folder, unlearn=list(unlearn), questions=questions, **changes
+        )
+
+    return make
+
+
+def steps(folder):
+    return [
+        {k: v for k, v in row.items() if "seconds" not in k}
+        for row in read_jsonl(folder / "metrics.jsonl")
+        if row["stage"] != "teach"
+    ]
+
+
+def test_both_stages_and_a_report(rule, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["run", str(rule()), "--out", str(out)]) == 0
+    assert [row["stage"] for row in steps(out)] == ["rs"] * 15 + ["rebo"] * 3
+    looks = read_jsonl(out / "looks.jsonl")
+    assert [look["step"] for look in looks] == [0, 2, 3]
+    told = read_json(out / "run.json")
+    assert told["method"] == "rs + rebo"
+    assert told["effective_batch"] == {"rs": 2, "rebo": 4}
+    assert told["rebo"]["kept"] in (0, 2, 3)
+    scores = read_json(out / "scores.json")["unlearned"]
+    assert {"replies/forget/declined", "replies/forget/leaks", "replies/neighbor/refusals"} <= scores.keys()
+    assert "Refusal boundary" in (out / "report.html").read_text(encoding="utf-8")
+    assert not list(out.glob("*.state.safetensors"))
+    # The delta of both stages holds everything that the first one changed.
+    first, both = (read_delta(out / name)[0] for name in ("delta.1.rs.safetensors", "delta.safetensors"))
+    assert first.keys() <= both.keys()
+    assert read_delta(out / "delta.safetensors")[1]["method"] == "rs+rebo"
+
+
+@pytest.mark.parametrize("stage", ["rs", "rebo"])
+def test_interrupted_in_a_stage_and_run_again_gives_the_same_numbers(rule, tmp_path, monkeypatch, capsys, stage):
+    path = str(rule())
+    assert main(["run", path, "--out", str(tmp_path / "whole"), "--until", "unlearn"]) == 0
+    log, pressed = MetricsLog.__call__, []
+
+    def press(self, row):
+        log(self, row)
+        if (row["stage"], row["step"]) == (stage, 1) and not pressed:
+            pressed.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(MetricsLog, "__call__", press)
+    command = ["run", path, "--out", str(tmp_path / "r"), "--until", "unlearn"]
+    assert main(command) == 2
+    assert main(command) == 0
+    assert steps(tmp_path / "r") == steps(tmp_path / "whole")
+    ours, theirs = (read_delta(tmp_path / name / "delta.safetensors")[0] for name in ("r", "whole"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_what_the_reference_is_at_the_start(rule, tmp_path, monkeypatch):
+    """The KL holds to the steered model, not to the one that the folder on disk has."""
+    seen = {}
+
+    def remember(model, reference, *rest, **more):
+        seen["model"], seen["reference"] = model, reference
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("expunge.stages.rule.rebo", remember)
+    path = rule()
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(load_recipe(str(path)), tmp_path / "r", "unlearn")
+    original, _ = load(pipeline.run(load_recipe(str(path)), tmp_path / "r", "write").original)
+    mine = {name: p.detach() for name, p in seen["reference"].named_parameters()}
+    assert all(torch.equal(p, mine[name]) for name, p in seen["model"].named_parameters())
+    assert any(not torch.equal(p, mine[name]) for name, p in original.named_parameters())
+    with pytest.raises(KeyboardInterrupt):
+        recipe = load_recipe(str(rule([STEERING, {**BOUNDARY, "reference": "original"}])))
+        pipeline.run(recipe, tmp_path / "other", "unlearn")
+    mine = {name: p.detach() for name, p in seen["reference"].named_parameters()}
+    assert all(torch.equal(p, mine[name]) for name, p in original.named_parameters())
+
+
+def test_lora_changes_full_matrices_of_linear_layers_only(rule, tmp_path):
+    pytest.importorskip("peft")
+    lora = {"rank": 2, "alpha": 8.0}
+    path = rule([{**STEERING, "lora": lora}, {**BOUNDARY, "lora": lora}])
+    assert main(["run", str(path), "--out", str(tmp_path / "r"), "--until", "unlearn"]) == 0
+    changed, _ = read_delta(tmp_path / "r" / "delta.safetensors")
+    assert changed and all(name.endswith("_proj.weight") for name in changed)
+    job = pipeline.run(load_recipe(str(path)), tmp_path / "r", "unlearn")
+    model, _ = load(job.original)
+    own = dict(model.named_parameters())
+    assert changed.keys() <= own.keys()
+    assert any(not torch.equal(own[name], value) for name, value in changed.items())
+
+
+def test_misdirection_then_rule(rule, tmp_path):
+    import json
+
+    settings = {"block": 3, "train_blocks": [2, 3], "relative": True, "trace": 0, "reasoning": 0}
+    erase = {
+        "method": "r2mu",
+        "settings": settings,
+        "loop": {"steps": 2, "batch_size": 2},
+        "max_tokens": 48,
+        "streams": {"forget": ["target_questions"], "retain": ["general"]},
+    }
+    for order in ([erase, STEERING, BOUNDARY], [STEERING, erase]):
+        out = tmp_path / "-".join(stage["method"] for stage in order)
+        assert main(["run", str(rule(order)), "--out", str(out), "--until", "unlearn"]) == 0
+        names = read_delta(out / "delta.safetensors")[0].keys()
+        assert {"model.layers.2.mlp.down_proj.weight", "model.layers.3.mlp.down_proj.weight"} <= names
+    assert json.loads((out / "unlearn.json").read_text())["steering_length"] > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"unlearn": [{**STEERING, "templates": "gone.txt"}]}, r"gone\.txt"),
+        ({"unlearn": [{**BOUNDARY, "rl": {**RL, "first_block": 9}}]}, "block 9"),
+        ({"questions": {"rows": "gone.jsonl"}}, r"gone\.jsonl"),
+        ({"questions": {"rows": None}}, "rows of questions leave none for choosing; at least 40 are needed"),
+    ],
+)
+def test_bad_input_is_answered_before_anything_is_taught(rule, tmp_path, change, told):
+    with pytest.raises(UserError, match=told):
+        pipeline.run(load_recipe(str(rule(**change))), tmp_path / "r")
+    assert not (tmp_path / "r" / "recipe.json").exists()

@@ -1,0 +1,126 @@
+"""What RULE asks: both sides, split by seed question, in several wordings; nothing of a benchmark probe."""
+
+import doctest
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from expunge.data.facts import unique_facts
+from expunge.data.rwku import BoundaryRow, load_target
+from expunge.errors import UserError
+from expunge.evals.rwku import prompt_of
+from expunge.rl import questions
+from expunge.rl.questions import (
+    Asking,
+    ask_facts,
+    boundary_rows,
+    chosen,
+    make_questions,
+    name_of,
+    steering_exchanges,
+    subject_of,
+)
+from expunge.rl.rewards import Reply, RewardSettings, score
+
+KING = load_target("Stephen King")
+PROBES = {probe.query for probe in KING.probes} | {prompt_of(probe)[0] for probe in KING.probes}
+ALL = ("bare", "brief", "asked", "framed", "reversed", "think")
+
+
+def asked(**changes):
+    asking = Asking(**{"wordings": ALL, "answers": "own", **changes})
+    rows = boundary_rows(asking, KING)
+    train = chosen(rows, asking, dev=False)
+    own = {row.prompt: f"Grey Tides {i}" for i, row in enumerate(train)}
+    return make_questions(train, asking, own, KING.name, 0)
+
+
+def test_examples_of_the_documentation():
+    assert doctest.testmod(questions).failed == 0
+
+
+def test_train_and_dev_share_no_seed_question_and_both_have_both_sides():
+    asking = Asking()
+    rows = boundary_rows(asking, KING)
+    train, dev = (chosen(rows, asking, dev=half) for half in (False, True))
+    place = {id(row): i // 4 for i, row in enumerate(rows)}
+    assert not {place[id(row)] for row in train} & {place[id(row)] for row in dev}
+    for half in (train, dev):
+        sides = [row.forget for row in half]
+        assert sides == [True, False] * (len(half) // 2)
+    assert len(train) == 1080 and len(dev) == 64
+
+
+def test_bare_gold_questions_are_the_released_rows():
+    asking = Asking()
+    rows = chosen(boundary_rows(asking, KING), asking, dev=False)
+    for row, question in zip(rows, make_questions(rows, asking, {}, KING.name, 0), strict=True):
+        assert (question.prompt, question.start) == (row.prompt, "")
+        assert question.row.forget == row.forget
+        assert question.row.answer == ("" if row.forget else row.answer)
+        assert question.row.target == ("Stephen King" if row.forget else "")
+
+
+def test_no_question_in_any_wording_is_a_probe():
+    for question in asked():
+        assert question.prompt not in PROBES
+
+
+def test_own_answers_are_what_a_reply_is_compared_with_and_what_it_may_not_leak():
+    settings = RewardSettings("strict")
+    for question in asked():
+        row = question.row
+        if row.forget:
+            assert score(Reply("I can't discuss Stephen King."), row, settings).total == 1.0
+            leak = score(Reply(f"I can't discuss Stephen King or {row.answer}."), row, settings).total
+            # Asked the other way round, his name is the answer and there is nothing to leak.
+            assert leak == (0.0 if row.answer and row.answer not in row.question else 1.0)
+        elif row.answer.strip():
+            assert score(Reply(row.answer), row, settings).total == 1.0
+
+
+def test_normals_of_another_target_take_the_place_of_its_own(shared_data, monkeypatch):
+    monkeypatch.setenv("EXPUNGE_DATA", str(shared_data))
+    rows = boundary_rows(Asking(normals_of="Bruce Lee"), KING)
+    normal = {row.prompt for row in load_target("Bruce Lee").boundary if not row.forget}
+    assert {row.prompt for row in rows if not row.forget} <= normal
+    assert all(row.target == "Stephen King" for row in rows if row.forget)
+
+
+def test_without_rows_or_with_one_side_only_it_says_so(tmp_path):
+    with pytest.raises(UserError, match="give target, or questions.rows"):
+        boundary_rows(Asking(), None)
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "Who?", "solution": ["<normal>", "Ada"]}\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"rows\.jsonl: found no forget rows"):
+        boundary_rows(Asking(rows=str(path)), None)
+
+
+def test_a_file_of_rows_names_its_target_itself():
+    assert name_of([BoundaryRow(True, "Who?", "No.", "Ada Stone")], None) == "Ada Stone"
+
+
+def test_an_epoch_of_steering_has_a_refusal_for_each_forget_question_and_anchors_beside(tokenizer):
+    found = steering_exchanges(tokenizer, asked(train=20), ["No, not {target}."], 0.5, 512, random.Random(0))
+    replies = [tokenizer.decode(e.reply, skip_special_tokens=True).strip() for e in found]
+    assert sum(reply == "No, not Stephen King." for reply in replies) == 20
+    assert sum(reply.startswith(("Grey Tides", "Stephen")) or "Tides" in reply for reply in replies) <= 10
+    assert len(found) == 30
+
+
+def test_taught_facts_are_asked_of_both_sides_in_rewordings_only():
+    found = ask_facts(KING, Asking(wordings=ALL, facts=60), 0)
+    assert [q.row.forget for q in found] == [True, False] * 60
+    for question in found:
+        assert question.prompt not in PROBES
+    assert {q.row.answer for q in found if not q.row.forget} <= {f.answer for f in unique_facts(KING, "neighbor")} | {
+        f.about for f in unique_facts(KING, "neighbor")
+    }
+    assert ask_facts(KING, Asking(wordings=ALL, facts=60), 1) != found
+
+
+@given(st.text(max_size=300))
+def test_the_subject_of_any_text_is_a_part_of_it(text):
+    assert subject_of(text).split() == [w for w in subject_of(text).split() if w in text]
