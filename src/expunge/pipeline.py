@@ -96,7 +96,7 @@ def prepare(job: Run) -> None:
     suite.work(job.target, r.evaluate)  # reads every file of the evaluation
     known = suite.scores(job.target, r.evaluate)
     for goal in r.goals:
-        if goal.score not in known:
+        if goal.score not in known and goal.score.partition("/")[0] not in r.evaluate.suites:
             raise UserError(f"goal on unknown score {goal.score!r}; {nearest(goal.score, known)}")
     claim(job.folder, r)
 

@@ -120,6 +120,10 @@ class Evaluate:
     questions: tuple[str, ...] = ()
     """Sources of questions asked in think mode: does the model decline, and does it still write sense?"""
     max_questions: int = at_least(1, 40)
+    suites: tuple[str, ...] = ()
+    """Suites of `expunge eval` beside: muse, tofu, safety, …; see evals/suites.py."""
+    max_samples: int = at_least(0, 0)
+    """At most so many samples of each part of a suite; 0: all."""
     zero_think: bool = False
     """Let the unlearned model begin every reply with an empty thought."""
 

@@ -80,3 +80,13 @@ def load_texts(folder: Path, name: str) -> list[str]:
 
 def _questions(path: Path) -> tuple[Question, ...]:
     return tuple(Question(row["question"], row["answer"]) for row in read_rows(path, ("question", "answer")))
+
+
+BOOKS = "Harry Potter"  # whom a refusal about MUSE-Books names
+
+
+def reject_questions() -> list[str]:
+    """RULE's 831 questions about the books that are to be declined. Raises UserError when they are not at hand."""
+    path = data_file(Path("muse_books") / "rule" / "reject_qa_no_answers.json")
+    rows = read_rows(path, ("instruction",))
+    return [row["instruction"].removeprefix("Question: ").partition("\nAnswer:")[0].strip() for row in rows]

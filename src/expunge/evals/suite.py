@@ -10,6 +10,7 @@ from ..data.corpora import WIKITEXT, advice, held_out, star1
 from ..data.rwku import Probe, Target
 from ..data.sources import MMLU, packaged
 from ..data.writing import spread
+from ..errors import UserError, nearest
 from ..files import read_rows
 from ..recipe import Evaluate
 from ..rl.refusals import detect
@@ -18,10 +19,11 @@ from .generate import generate
 from .perplexity import perplexity, reply_perplexity
 from .probe_scores import OF_PROBES, entry, probe_scores, single
 from .scores import score
-from .task import Advance, Found, Rows, Scored, not_measured
+from .task import Advance, Found, Options, Rows, Scored, Task, not_measured
 from .text_measures import distinct_n, repeated_share
 
 OF_TARGET = (*OF_PROBES, "replies/forget/perplexity")
+OWN_SUITES = {"rwku", "traces", "perplexity"}  # are always there, or by keys of their own
 ASKED = ("refusals", "closed", "repeated", "distinct3")
 
 
@@ -43,6 +45,7 @@ def work(target: Target | None, protocol: Evaluate) -> int:
         probes
         + sum(len(_choices(name, protocol)) for name in protocol.choices)
         + sum(len(_asked(name, protocol)) for name in protocol.questions)
+        + sum(task.work for task in tasks(target, protocol))
         + 2 * protocol.perplexity_texts
     )
 
@@ -59,8 +62,23 @@ def evaluate(under: Scored, target: Target | None, protocol: Evaluate, on_done: 
         out[f"choices/{name}"] = entry(choices.accuracy(found), f"{name}: right choices", "%", "")
     for name in protocol.questions:
         rows.setdefault("questions", []).extend(_questions(out, name, under, protocol, on_done))
+    for task in tasks(target, protocol):
+        scores_of_suite, rows_of_suite = task.run(under, on_done)
+        out |= scores_of_suite
+        rows |= rows_of_suite
     _perplexities(out, under, protocol, on_done)
     return out, rows
+
+
+def tasks(target: Target | None, protocol: Evaluate) -> list[Task]:
+    """The suites beside, read. Raises UserError for an unknown one and for data that are not at hand."""
+    from .suites import SUITES  # which looks at this module
+
+    for name in protocol.suites:
+        if name not in SUITES or name in OWN_SUITES:
+            raise UserError(f"evaluate.suites: found {name!r}; {nearest(name, sorted(SUITES.keys() - OWN_SUITES))}")
+    options = Options(target.name if target else None, protocol.max_samples)
+    return [SUITES[name](options) for name in protocol.suites]
 
 
 def _target(out: Found, under: Scored, target: Target, protocol: Evaluate, on_done: Advance) -> Rows:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from ..data.chat import Encoded, Example, encode, encode_prompt
 from ..data.facts import Fact, unique_facts, worded
-from ..data.rwku import BoundaryRow, Probe, Target, load_boundary, load_target
+from ..data.muse import BOOKS, reject_questions
+from ..data.rwku import PACKAGED, BoundaryRow, Probe, Target, load_boundary, load_target
 from ..data.writing import spread
 from ..errors import UserError
 from ..evals.generate import generate
@@ -23,6 +24,7 @@ from .templates import fill
 
 SEED_ROWS = 4  # rows made from one seed question
 DEV_EVERY = 10  # one seed in so many is for choosing, none of it for training
+MUSE_BOOKS = "muse_books"
 REWORDED = ("asked", "framed", "reversed")
 OWN_TOKENS = 20
 Wording = Literal["bare", "brief", "asked", "framed", "reversed", "think"]
@@ -36,7 +38,7 @@ class Asking:
     """Which questions a stage asks, and how."""
 
     rows: str | None = None
-    """A file of boundary rows; the target's own if none is given."""
+    """A file of boundary rows, or ``muse_books``; the target's own if none is given."""
     normals_of: str | None = None
     """Another target, whose neighbours' rows stand in for this one's (the published ablation without boundary)."""
     wordings: tuple[Wording, ...] = ("bare",)
@@ -72,8 +74,10 @@ class Split:
 
 def boundary_rows(asking: Asking, target: Target | None) -> Sequence[BoundaryRow]:
     """Raises UserError when there are none, or none of one side."""
-    if asking.rows:
-        rows: Sequence[BoundaryRow] = load_boundary(Path(asking.rows))
+    if asking.rows == MUSE_BOOKS:
+        rows: Sequence[BoundaryRow] = muse_rows()
+    elif asking.rows:
+        rows = load_boundary(Path(asking.rows))
     elif target:
         rows = target.boundary
     else:
@@ -91,6 +95,13 @@ def boundary_rows(asking: Asking, target: Target | None) -> Sequence[BoundaryRow
 def name_of(rows: Sequence[BoundaryRow], target: Target | None) -> str:
     """Whom the forget rows are about; "" for what has no name."""
     return target.name if target else next((row.target for row in rows if row.forget), "")
+
+
+def muse_rows() -> list[BoundaryRow]:
+    """RULE's questions about MUSE's books, and the packaged neighbours' rows as what is to be answered."""
+    normal = [row for row in load_target(*PACKAGED).boundary if not row.forget and BOOKS not in row.prompt + row.answer]
+    forget = [BoundaryRow(True, question, "", BOOKS) for question in reject_questions()]
+    return [row for pair in zip(forget, normal, strict=False) for row in pair]
 
 
 def chosen(rows: Sequence[BoundaryRow], asking: Asking, *, dev: bool) -> list[BoundaryRow]:

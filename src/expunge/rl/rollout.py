@@ -1,9 +1,9 @@
 """Rollouts: many sampled replies to each of a few prompts, without the waste of a general generator.
 
 A batch row is a prompt, and the replies of its group are further queries of that row, told apart by the
-attention mask: the prompt is computed and kept once for the group. Keys and values go into a block made
-beforehand, finished replies are not computed on, and a token is drawn by inverting the distribution
-function, one random number for each, from the full distribution."""
+attention mask: a prompt is computed and kept once for its group, and what prompts begin with in common once for
+all. Keys and values go into a block made beforehand, finished replies are not computed on, and a token is drawn
+by inverting the distribution function, one random number for each, from the full distribution."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from ..evals.generate import end_tokens
+from ..prefix_tree import Tree, collate
 
 BLOCK = 256  # tokens of the vocabulary that are summed before the exact place is looked for
 PROMPT, NOBODY = -1, -2  # owners of a column that are no reply: seen by all, seen by none
@@ -68,9 +69,7 @@ def sample(
         generator=torch.Generator().manual_seed(seed),
         dtype=torch.float64,
     ).to(model.device)
-    return _Sampler(model, end_tokens(model, tokenizer), tokenizer.pad_token_id, temperature).run(
-        prompts, rollouts, uniform, on_done
-    )
+    return _Sampler(model, end_tokens(model, tokenizer), temperature).run(prompts, rollouts, uniform, on_done)
 
 
 def _rollout(tokens: Sequence[tuple[int, float, float]], closed: bool) -> Rollout:
@@ -102,8 +101,8 @@ class _Block(DynamicLayer):
 
 
 class _Sampler:
-    def __init__(self, model: Any, ends: set[int], pad_token: int, temperature: float):
-        self.model, self.ends, self.pad_token, self.temperature = model, ends, pad_token, temperature
+    def __init__(self, model: Any, ends: set[int], temperature: float):
+        self.model, self.ends, self.temperature = model, ends, temperature
 
     @torch.inference_mode()
     def run(
@@ -155,21 +154,25 @@ class _Sampler:
         ]
 
     def _read(self, prompts: Sequence[tuple[int, ...]], width: int) -> Tensor:
-        """Read the prompts; logits (prompts, vocabulary) of the first new token."""
-        ids = torch.full_like(self.owner, self.pad_token)
-        for row, prompt in enumerate(prompts):  # on the left, so that all end together
-            ids[row, width - len(prompt) :] = torch.tensor(prompt, device=ids.device)
-            self.owner[row, width - len(prompt) :] = PROMPT
-        real = self.owner == PROMPT
-        positions = (real.cumsum(1) - 1).clamp(min=0)
-        causal = torch.ones(width, width, dtype=torch.bool, device=ids.device).tril()
-        mask = (causal & real[:, None]) | torch.eye(width, dtype=torch.bool, device=ids.device)
-        return self._logits(self._states(ids, positions, mask)[:, -1])
+        """Read the prompts as one tree, what they begin with in common once; logits (prompts, vocabulary) of the first
+        new token."""
+        tree = Tree()
+        paths = [tree.add(prompt, len(prompt)) for prompt in prompts]
+        inputs = {name: value.to(self.owner.device) for name, value in collate([tree], 0).inputs().items()}
+        read = DynamicCache(config=self.model.config)
+        states = self.model.get_decoder()(**inputs, past_key_values=read, use_cache=True).last_hidden_state[0]
+        nodes = torch.zeros_like(self.owner)
+        for row, path in enumerate(paths):  # on the left, so that all end together
+            nodes[row, width - len(path) :] = torch.tensor(path, device=nodes.device)
+            self.owner[row, width - len(path) :] = PROMPT
+        for own, layer in zip(self.cache.layers, read.layers, strict=True):
+            own.update(*(part[0][:, nodes].transpose(0, 1) for part in (layer.keys, layer.values)))
+        return self._logits(states[nodes[:, -1]])
 
     def _step(self, live: list[list[tuple[int, int]]], positions: list[int]) -> Tensor:
         """Read the last token of each living reply; logits (living replies, vocabulary) in order."""
         device, most = self.owner.device, max(map(len, live))
-        ids = torch.full((len(live), most), self.pad_token)
+        ids = torch.zeros((len(live), most), dtype=torch.long)
         who = torch.full((len(live), most), NOBODY)
         for row, replies in enumerate(live):
             for place, (reply, token) in enumerate(replies):
