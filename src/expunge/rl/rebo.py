@@ -54,6 +54,7 @@ class RL:
     lr: float = at_least(0, 2e-6)
     weight_decay: float = 0.01
     max_grad_norm: float = at_least(0, 1.0)
+    """0: no limit."""
     passes: int = at_least(1, 1)
     """Steps on one batch of samples; 1 is strictly on-policy."""
     clip: Clip = Clip()
@@ -123,6 +124,8 @@ def rebo(
     keeper = _Keeper(checkpoint, optimiser, critic)
     done = keeper.load()
     outcome = keeper.outcome
+    if outcome.ended != Outcome.ended:  # it had ended early when it was killed
+        done = settings.updates
     with interruptible() as interrupted:
         if not outcome.looks:
             keeper.look(0, look_at(model, tokenizer, dev, settings.max_new_tokens, settings.reward), log)
@@ -244,7 +247,7 @@ def learn(
                 found[name] = found.get(name, 0.0) + term.item() / tokens
             if held[i] is not None:
                 divergence += k3(new.detach(), held[i]).sum().item() / tokens  # type: ignore[arg-type]
-        norm = optimiser.step(settings.lr, settings.max_grad_norm)
+        norm = optimiser.step(settings.lr, settings.max_grad_norm or None)
         if critic:
             critic.optimiser.step()
         row = {"loss": sum(found.values()), "parts": {**found, "grad_norm": norm}, "divergence": divergence}

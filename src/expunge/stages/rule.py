@@ -42,6 +42,10 @@ def check(work: Work, stage: RS | ReBO, tokenizer: Any, blocks: int) -> None:
         check_block(stage.sft.first_block, blocks)
     else:
         check_block(stage.rl.first_block, blocks)
+        if stage.engine == "trl":
+            from ..rl import trl_engine
+
+            trl_engine.check(stage.rl)
 
 
 def questions(work: Work, model: Callable[[], Any], tokenizer: Any) -> Split:
