@@ -287,8 +287,9 @@ def _in_order(part: Part, replies: Sequence[Encoded], flat: Tensor) -> Tensor:
 
 
 def _stale(outcome: Outcome) -> int:
-    """Looks since the best one."""
-    return sum(look["update"] > outcome.best_update for look in outcome.looks)
+    """Looks since the first that had the best score."""
+    scores = [look["score"] for look in outcome.looks]
+    return len(scores) - 1 - scores.index(max(scores))
 
 
 class _Keeper:
@@ -303,7 +304,7 @@ class _Keeper:
         """Note a look at the dev questions, and the weights if it is the best so far."""
         self.outcome.looks.append({"update": update, **found})
         log({"stage": "rebo_dev", "step": update, **found})
-        if found["score"] > max([look["score"] for look in self.outcome.looks[:-1]], default=-math.inf):
+        if found["score"] >= max(look["score"] for look in self.outcome.looks):
             self.outcome.best_update = update
             self.best = {name: master.detach().to("cpu", copy=True) for name, master in self.optimiser.masters.items()}
 
