@@ -152,7 +152,9 @@ def test_signs_of_collapse(change, told):
 
 def test_a_model_that_declines_everything_is_stopped(tokenizer, monkeypatch):
     looks = iter([0.1, 0.9])
-    monkeypatch.setattr("expunge.rl.rebo.look_at", lambda *a, **k: {"score": 0.5, "refusals_boundary": next(looks)})
+    monkeypatch.setattr(
+        "expunge.rl.rebo.look_at", lambda *a, **k: {"score": -(share := next(looks)), "refusals_boundary": share}
+    )
     outcome, _ = run(policy(), SMALL, tokenizer)
     assert "90% of the neighbours' dev questions are declined (10% at the start)" in outcome.ended
     assert outcome.best_update == 0

@@ -98,6 +98,19 @@ class Outcome:
     ended: str = "all updates done"
     looks: list[dict[str, Any]] = field(default_factory=list)
 
+    def note(self, update: int, found: dict[str, Any]) -> bool:
+        """Note a look at the dev questions; is it the best so far? Of two equal ones the later is."""
+        self.looks.append({"update": update, **found})
+        best = found["score"] >= max(look["score"] for look in self.looks)
+        if best:
+            self.best_update = update
+        return best
+
+    def stale(self) -> int:
+        """Looks since the first that had the best score."""
+        scores = [look["score"] for look in self.looks]
+        return len(scores) - 1 - scores.index(max(scores))
+
 
 def rebo(
     model: Any,
@@ -155,7 +168,7 @@ def rebo(
                 collapse = collapse or benign_collapse(outcome.looks, settings.guard)
             if collapse:
                 outcome.ended = collapse
-            elif settings.patience and _stale(outcome) >= settings.patience:
+            elif settings.patience and outcome.stale() >= settings.patience:
                 outcome.ended = f"no better look at the dev questions for {settings.patience} looks"
             ended = outcome.ended != Outcome.ended
             if checkpoint and ((update + 1) % settings.save_every == 0 or interrupted() or last or ended):
@@ -286,12 +299,6 @@ def _in_order(part: Part, replies: Sequence[Encoded], flat: Tensor) -> Tensor:
     return torch.cat([flat[starts[i] : starts[i] + lengths[i]] for i in part.members])
 
 
-def _stale(outcome: Outcome) -> int:
-    """Looks since the first that had the best score."""
-    scores = [look["score"] for look in outcome.looks]
-    return len(scores) - 1 - scores.index(max(scores))
-
-
 class _Keeper:
     """What outlives an update: the best weights and the looks; in memory and, for resuming, on disk."""
 
@@ -302,10 +309,8 @@ class _Keeper:
 
     def look(self, update: int, found: dict[str, Any], log: Log) -> None:
         """Note a look at the dev questions, and the weights if it is the best so far."""
-        self.outcome.looks.append({"update": update, **found})
         log({"stage": "rebo_dev", "step": update, **found})
-        if found["score"] >= max(look["score"] for look in self.outcome.looks):
-            self.outcome.best_update = update
+        if self.outcome.note(update, found):
             self.best = {name: master.detach().to("cpu", copy=True) for name, master in self.optimiser.masters.items()}
 
     def save(self, done: int) -> None:

@@ -100,10 +100,9 @@ class Course(TrainerCallback):
         if done % settings.dev_every == 0 or last or collapse:
             self.look(done)
             collapse = collapse or benign_collapse(self.outcome.looks, settings.guard)
-        stale = sum(look["update"] > self.outcome.best_update for look in self.outcome.looks)
         if collapse:
             self.outcome.ended = collapse
-        elif settings.patience and stale >= settings.patience:
+        elif settings.patience and self.outcome.stale() >= settings.patience:
             self.outcome.ended = f"no better look at the dev questions for {settings.patience} looks"
         stop = self.outcome.ended != Outcome.ended or self.interrupted()
         control.should_training_stop = control.should_training_stop or stop
@@ -130,11 +129,8 @@ class Course(TrainerCallback):
         """Look at the dev questions, and note the weights if they are the best so far."""
         with self._precision():
             found = look_at(self.model, self.tokenizer, self.dev, self.settings.max_new_tokens, self.settings.reward)
-        before = [look["score"] for look in self.outcome.looks]
-        self.outcome.looks.append({"update": update, **found})
         self.log({"stage": "rebo_dev", "step": update, **found})
-        if not before or found["score"] > max(before):
-            self.outcome.best_update = update
+        if self.outcome.note(update, found):
             self.best = {name: p.detach().to("cpu", copy=True) for name, p in self.trained.items()}
 
     def restore_best(self) -> None:
