@@ -8,7 +8,6 @@ Departs from the released training: the checkpoint is chosen on a dev split that
 looks at its test set at every step), the first update already has its learning rate, and collapse ends the run."""
 
 import json
-import math
 import random
 import time
 from collections.abc import Callable, Sequence
