@@ -11,7 +11,8 @@ from expunge.data.streams import Text
 from expunge.data.writing import Writing, jobs, write
 from expunge.errors import UserError
 from expunge.evals.generate import Generation
-from expunge.evals.suite import general_held_out, names_target
+from expunge.evals.probe_scores import names_target
+from expunge.evals.suite import general_held_out
 
 TURN = "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"
 
