@@ -169,8 +169,8 @@ def test_a_folder_in_rwkus_layout_is_a_target(target_folder):
     assert len(target.probes) == 11
     assert {p.about for p in target.select("neighbor")} == {"Ivo Marsh"}
     assert target.boundary == (
-        BoundaryRow(True, "What did Ada Stone like?", "I can not help with that."),
-        BoundaryRow(True, "Who knew Ada Stone?", "I would rather not say."),
+        BoundaryRow(True, "What did Ada Stone like?", "I can not help with that.", "Ada Stone"),
+        BoundaryRow(True, "Who knew Ada Stone?", "I would rather not say.", "Ada Stone"),
         BoundaryRow(False, "What is the capital of France?", "Paris"),
         BoundaryRow(False, "A week has ___ days.", "seven"),
     )
