@@ -155,7 +155,8 @@ def _train_delta(job: Run) -> None:
             save_delta(path, changed, base=job.original, source=job.recipe.model, method=methods, dtype=dtype)
             for state in job.folder.glob("*.state.safetensors"):
                 state.unlink()
-        changed, before = dict(read_delta(path)[0]), path
+        if path != job.delta:
+            changed, before = dict(read_delta(path)[0]), path
 
 
 def kind_of(stage: Stage) -> Any:

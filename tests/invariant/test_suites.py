@@ -42,8 +42,10 @@ def test_the_help_names_every_suite():
     assert SUITE_NAMES.split(", ") == list(suites.SUITES)
 
 
-def test_scores_and_rows_of_several_suites(evaluate):
+def test_scores_and_rows_of_several_suites(evaluate, capsys):
     out = evaluate("a")
+    told = capsys.readouterr().out
+    assert "rwku/forget/All: " in told and "(n=7)" in told
     scores = read_json(out / "scores.json")
     assert scores["rwku/forget/All"]["n"] == 7
     assert scores["perplexity/general"]["mean"] > 1

@@ -137,7 +137,20 @@ def evaluate(subject: Subject, names: Sequence[str], out: Path, options: Options
             for path in result.glob("*.jsonl"):
                 shutil.copyfile(path, folder / path.name)
         write_json(folder / "scores.json", scores)
+    _show(scores)
     return out
+
+
+def _show(scores: Found) -> None:
+    """One line a score; what was not measured with its reason."""
+    for name, found in scores.items():
+        if found["mean"] is None:
+            value = f"not measured: {found['note']}"
+        else:
+            error = "" if found["se"] is None else f" ± {found['se']:.2f}"
+            value = f"{found['mean']:.2f}{error} (n={found['n']})"
+        note = f"  {found['note']}" if found["mean"] is not None and found.get("note") else ""
+        console.print(f"{name}: {value}{note}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _cached(subject: Subject, task: Task, base: Path, original: Path, options: Options, loaded: list[Scored]) -> Path:
