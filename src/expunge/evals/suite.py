@@ -57,9 +57,8 @@ def evaluate(under: Scored, target: Target | None, protocol: Evaluate, on_done: 
     if target:
         rows = _target(out, under, target, protocol, on_done)
     for name in protocol.choices:
-        found = choices.evaluate(under.model, under.tokenizer, _choices(name, protocol), on_done=on_done)
-        rows.setdefault("choices", []).extend({"of": name, **row} for row in found)
-        out[f"choices/{name}"] = entry(choices.accuracy(found), f"{name}: right choices", "%", "")
+        found = score_choices(out, name, _choices(name, protocol), under, on_done)
+        rows.setdefault("choices", []).extend(found)
     for name in protocol.questions:
         rows.setdefault("questions", []).extend(_questions(out, name, under, protocol, on_done))
     for task in tasks(target, protocol):
@@ -89,6 +88,15 @@ def _target(out: Found, under: Scored, target: Target, protocol: Evaluate, on_do
     out.update(probe_scores(replies, thoughts, target.name))
     out["replies/forget/perplexity"] = reply_naturalness(under.original, tokenizer, target.probes, replies)
     return {"rwku": replies, "traces": thoughts}
+
+
+def score_choices(
+    out: Found, name: str, questions: Sequence[Choice], under: Scored, on_done: Advance
+) -> list[dict[str, Any]]:
+    """The rows of these questions; their accuracy goes into ``out``."""
+    found = choices.evaluate(under.model, under.tokenizer, questions, on_done=on_done)
+    out[f"choices/{name}"] = entry(choices.accuracy(found), f"{name}: right choices", "%", "")
+    return [{"of": name, **row} for row in found]
 
 
 def _choices(name: str, protocol: Evaluate) -> list[Choice]:

@@ -18,10 +18,10 @@ from ..methods.zerothink import opening
 from ..models.delta import load_delta, read_delta
 from ..models.load import load, model_hash, resolve
 from ..progress import bar, console
-from . import choices, leakage, muse, naturalness, privacy, reasoning, rtofu, rwku, safety, tofu
+from . import leakage, muse, naturalness, privacy, reasoning, rtofu, rwku, safety, tofu
 from .perplexity import perplexity
-from .probe_scores import entry, probe_scores, single
-from .suite import general_held_out
+from .probe_scores import probe_scores, single
+from .suite import general_held_out, score_choices
 from .task import Advance, Found, Options, Rows, Scored, Task
 
 MMLU_SUBJECTS = ("all",)
@@ -54,9 +54,7 @@ def _choices(name: str, sources: Callable[[Options], Sequence[str]], missing: st
             out: Found = {}
             found: list[dict[str, Any]] = []
             for source, questions in asked.items():
-                rows = choices.evaluate(under.model, under.tokenizer, questions, on_done=advance)
-                found += [{"of": source, **row} for row in rows]
-                out[f"choices/{source}"] = entry(choices.accuracy(rows), f"{source}: right choices", "%", "")
+                found += score_choices(out, source, questions, under, advance)
             return out, {"choices": found}
 
         data = content_hash({s: [vars(row) for row in rows] for s, rows in asked.items()})

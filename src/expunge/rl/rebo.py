@@ -105,6 +105,14 @@ class Outcome:
             self.best_update = update
         return best
 
+    def ends(self, collapse: str, patience: int) -> bool:
+        """Has the run come to an early end: by a collapse, or after ``patience`` looks without a better one?"""
+        if collapse:
+            self.ended = collapse
+        elif patience and self.stale() >= patience:
+            self.ended = f"no better look at the dev questions for {patience} looks"
+        return self.ended != Outcome.ended
+
     def stale(self) -> int:
         """Looks since the first that had the best score."""
         scores = [look["score"] for look in self.looks]
@@ -165,11 +173,7 @@ def rebo(
             if (update + 1) % settings.dev_every == 0 or last or collapse:
                 keeper.look(update + 1, look_at(model, tokenizer, dev, settings.max_new_tokens, settings.reward), log)
                 collapse = collapse or benign_collapse(outcome.looks, settings.guard)
-            if collapse:
-                outcome.ended = collapse
-            elif settings.patience and outcome.stale() >= settings.patience:
-                outcome.ended = f"no better look at the dev questions for {settings.patience} looks"
-            ended = outcome.ended != Outcome.ended
+            ended = outcome.ends(collapse, settings.patience)
             if checkpoint and ((update + 1) % settings.save_every == 0 or interrupted() or last or ended):
                 keeper.save(update + 1)
             if interrupted():
@@ -248,7 +252,6 @@ def learn(
             new, states = token_logprobs(model, part, settings.temperature)
             # Strictly on-policy, the old log-probabilities are the new ones.
             old = new.detach() if settings.passes == 1 else _in_order(part, replies, sampled).to(new.device)
-
             loss, terms = policy_loss(new, old, held[i], advantages[i].to(new.device), settings.clip)
             if critic is not None and returns is not None:
                 error = (critic(states) - returns[i].to(new.device)) ** 2

@@ -100,11 +100,7 @@ class Course(TrainerCallback):
         if done % settings.dev_every == 0 or last or collapse:
             self.look(done)
             collapse = collapse or benign_collapse(self.outcome.looks, settings.guard)
-        if collapse:
-            self.outcome.ended = collapse
-        elif settings.patience and self.outcome.stale() >= settings.patience:
-            self.outcome.ended = f"no better look at the dev questions for {settings.patience} looks"
-        stop = self.outcome.ended != Outcome.ended or self.interrupted()
+        stop = self.outcome.ends(collapse, settings.patience) or self.interrupted()
         control.should_training_stop = control.should_training_stop or stop
         control.should_save = self.saves and (done % settings.save_every == 0 or last or stop)
 

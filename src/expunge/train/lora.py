@@ -55,18 +55,16 @@ def without_lora(model: Any) -> Iterator[None]:
 
 def merge_lora(model: Any) -> dict[str, Any]:
     """Merge the adapters; the full matrices that they changed, by the name of the plain model's parameter."""
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, _peft_layer())}
+    kind = _peft_layer()
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, kind)}
     for layer in layers.values():
         layer.merge()
     return {f"{name}.weight": layer.get_base_layer().weight.detach() for name, layer in layers.items()}
 
 
-def has_lora(model: Any) -> bool:
-    return any("lora_" in name for name, _ in model.named_parameters())
-
-
 def _layers(model: Any) -> list[Any]:
-    return [module for module in model.modules() if isinstance(module, _peft_layer())]
+    kind = _peft_layer()
+    return [module for module in model.modules() if isinstance(module, kind)]
 
 
 def _peft() -> Any:
