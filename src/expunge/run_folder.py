@@ -9,10 +9,11 @@ from .errors import UserError
 from .evals.goals import judge_goals
 from .files import check_space, content_hash, read_json, read_jsonl, read_text, write_json
 from .models.load import model_hash, resolve
-from .recipe import RS, Misdirect, Recipe
+from .recipe import RS, Misdirect, ReBO, Recipe
 from .strict import first_difference, to_dict
 from .teaching import taught_folder
 from .train import manifest
+from .train.processes import joined
 
 
 def check_owner(folder: Path, recipe: Recipe) -> None:
@@ -55,7 +56,7 @@ def run_manifest(folder: Path, recipe: Recipe, target: Target | None, original: 
         "method": " + ".join(stage.method for stage in recipe.unlearn),
         "seed": recipe.seed,
         "effective_batch": effective_batches(recipe),
-        "world_size": 1,
+        "world_size": joined().count,
         "tokenizer_hash": content_hash(read_text(original / "tokenizer.json")),
         "data_hash": content_hash(
             [vars(p) for p in target.probes] if target else [], read_jsonl(folder / "traces.jsonl")
@@ -77,9 +78,10 @@ def effective_batches(recipe: Recipe) -> dict[str, int]:
     for stage in recipe.unlearn:
         if isinstance(stage, Misdirect):
             out.update(dict.fromkeys(stage.streams, stage.loop.batch_size))
+        elif isinstance(stage, ReBO):
+            out[stage.method] = stage.rl.prompts * stage.rl.rollouts
         else:
-            size = stage.sft.batch_size if isinstance(stage, RS) else stage.rl.prompts * stage.rl.rollouts
-            out[stage.method] = size
+            out[stage.method] = (stage.sft if isinstance(stage, RS) else stage.training).batch_size
     return out
 
 

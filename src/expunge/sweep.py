@@ -5,33 +5,23 @@ point is reported on the other (test)."""
 
 import itertools
 import math
-import re
 import shlex
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from . import pipeline
 from .errors import UserError
 from .evals.goals import judge_goals
 from .evals.probe_scores import probe_scores
-from .files import content_hash, read_json, read_jsonl, read_text, write_json, writing, writing_folder
+from .files import content_hash, read_json, read_jsonl, write_json
+from .methods import METHODS
 from .progress import console
-from .recipe import Goal, Recipe, load_recipe
+from .recipe import Goal, Misdirect, Recipe, load_recipe, read_recipe
 from .report.sweep import show_sweep
-from .run_folder import check_owner, claim
-from .strict import to_dict
+from .runs import carry_out, check, is_done, slug
 
-ORIGINAL = ("model", "target", "seed", "dtype", "teach")  # recipe keys that make the model unlearning starts from
-SHARED = {  # what a point may take over from another, and the recipe keys that must then be the same in both
-    "traces.jsonl": (*ORIGINAL, "writing"),
-    "evals/taught": (*ORIGINAL, "evaluate"),
-    "evals/never_knew": (*ORIGINAL, "evaluate"),
-}
 FORGET, RETAIN = ("rwku/forget/All", "traces/forget/leak/All"), ("rwku/neighbor/All",)
 MODELS, KINDS = ("taught", "unlearned"), ("rwku", "traces")
 RULE = (
@@ -70,11 +60,7 @@ def sweep(
         state = " (done before)" if point in done else ""
         console.print(f"point {i} of {len(points)}: {point.label}{state}", markup=False, style="bold", soft_wrap=True)
         if point not in done:
-            claim(point.folder, point.recipe)
-            _take_over(point, points)
-            job = pipeline.run(point.recipe, point.folder, "evaluate")
-            with console.capture():  # a page of tables for every point would bury the lines above
-                pipeline.report_stage(job)
+            carry_out(point, points)
     found = {"recipe": recipe, "keys": short_names(points[0].settings), **_found(points)}
     best = next(point for point, told in zip(points, found["points"], strict=True) if told["chosen"])
     words = ["expunge", "run", recipe, *(("--scale", scale) if scale else ())]
@@ -122,9 +108,8 @@ def grid(recipe: str, vary: Sequence[str], out: Path, overrides: tuple[str, ...]
         label = " ".join(f"{short[key]}={value}" for key, value in settings.items())
         for twin in (point for point in points if point.recipe == resolved):
             raise UserError(f"--vary: {twin.label!r} and {label!r} are the same point; leave one of them out.")
-        slug = re.sub(r"[^A-Za-z0-9.+-]+", "-", label).strip("-.")[:60]
         name = f"-{resolved.hash()[:8]}"  # of the whole recipe: a sweep that has grown finds the points that were there
-        folder = next((out / "points").glob(f"*{name}"), out / "points" / f"{slug}{name}")
+        folder = next((out / "points").glob(f"*{name}"), out / "points" / f"{slug(label)}{name}")
         points.append(Point(settings, given, resolved, folder, label))
     return points
 
@@ -139,45 +124,22 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def _says_how_to_cache(recipe: str, scale: str | None) -> bool:
-    """Does the recipe file, or this scale of it, name a prefix cache itself?"""
-    import yaml
-
-    file = yaml.safe_load(read_text(Path(recipe)))
-    parts = (file, (file.get("scales") or {}).get(scale) or {})
-    return any("prefix_cache" in ((part.get("unlearn") or {}).get("loop") or {}) for part in parts)
+    """Does the recipe name a prefix cache itself, or has it no single stage that could use one?"""
+    unlearn = read_recipe(recipe, scale).get("unlearn") or {}
+    if isinstance(unlearn, list) or unlearn.get("method", Misdirect.method) not in METHODS:
+        return True
+    return "prefix_cache" in (unlearn.get("loop") or {})
 
 
 def _check(points: Sequence[Point], out: Path) -> list[Point]:
     """The points that are done. Raises UserError for all that can be known to be wrong; writes nothing."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "points").is_dir())):
         raise UserError(f"{out} exists and is no folder of a sweep; choose another with --out.")
-    done = [point for point in points if (point.folder / "report.html").exists()]
     for point in points:
         if not _goals(point.recipe):  # the lowest forget score alone is that of the most broken model
             raise UserError("a sweep chooses by goals on the unlearned model, and the recipe has none: add 'goals'.")
-        check_owner(point.folder, point.recipe)
-        if point not in done:
-            with tempfile.TemporaryDirectory() as elsewhere:  # the prepare stage ends by claiming its folder
-                pipeline.prepare(pipeline.Run(point.recipe, Path(elsewhere)))
-    return done
-
-
-def _take_over(point: Point, others: Sequence[Point]) -> None:
-    """Copy what another point has already made from the very same settings."""
-    ours = to_dict(point.recipe)
-    for name, keys in SHARED.items():
-        whole = "" if name.endswith(".jsonl") else "scores.json"  # an evaluation's last file
-        alike = (o.folder / name for o in others if all(to_dict(o.recipe)[key] == ours[key] for key in keys))
-        source = next((path for path in alike if (path / whole).exists()), None)
-        mine = point.folder / name
-        if source is None or (mine / whole).exists():
-            continue
-        if source.is_dir():
-            with writing_folder(mine) as folder:
-                shutil.copytree(source, folder, dirs_exist_ok=True)
-        else:
-            with writing(mine) as file:
-                shutil.copyfile(source, file)
+    check(points)
+    return [point for point in points if is_done(point)]
 
 
 def halves(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:

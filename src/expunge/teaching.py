@@ -15,11 +15,13 @@ from .models.load import checkpoint_dtype, load, load_tokenizer, model_hash
 from .progress import bar, console, per_step
 from .recipe import Recipe, Teach
 from .train.metrics import MetricsLog
+from .train.processes import processes
 from .train.teach import sft
 
 
 def taught_model(base: Path, recipe: Recipe, settings: Teach, target: Target, *, knows_target: bool) -> Path:
-    """Folder of the taught model, or of one that was never taught the forget facts."""
+    """Folder of the taught model, or of one that was never taught the forget facts; several processes teach it
+    together."""
     tokenizer = load_tokenizer(base)
     epochs = teaching_tokens(recipe.seed, settings, target, tokenizer, knows_target=knows_target)
     key = content_hash(model_hash(base), epochs, settings.sft, recipe.dtype)
@@ -43,12 +45,14 @@ def taught_model(base: Path, recipe: Recipe, settings: Teach, target: Target, *,
             checkpoint=checkpoint,
             log=per_step(log, advance),
         )
-    with writing_folder(folder) as temporary:
-        model.to(checkpoint_dtype(base)).save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        write_jsonl(temporary / "teach.jsonl", log.rows())
-    log.path.unlink(missing_ok=True)
-    checkpoint.unlink(missing_ok=True)
+    if processes().first:
+        with writing_folder(folder) as temporary:
+            model.to(checkpoint_dtype(base)).save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            write_jsonl(temporary / "teach.jsonl", log.rows())
+        log.path.unlink(missing_ok=True)
+        checkpoint.unlink(missing_ok=True)
+    processes().wait()
     return folder
 
 

@@ -132,6 +132,7 @@ def test_lora_changes_full_matrices_of_linear_layers_only(rule, tmp_path):
     own = dict(model.named_parameters())
     assert changed.keys() <= own.keys()
     assert any(not torch.equal(own[name], value) for name, value in changed.items())
+    assert all(torch.linalg.matrix_rank(value - own[name], rtol=1e-3) <= 2 + 2 for name, value in changed.items())
 
 
 def test_misdirection_then_rule(rule, tmp_path):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from expunge.methods import METHODS, control_batches, lunar, reference_streams, rna, rtp, zerothink
+from expunge.evals.task import manner_of
+from expunge.methods import METHODS, control_batches, icu, lunar, reference_streams, rna, rtp, zerothink
 from expunge.methods.misdirection import Seen, steers
 from expunge.methods.r2mu import R2MU
 
@@ -52,7 +53,7 @@ def test_every_method_names_its_streams_weights_and_settings():
         weights = method.SETTINGS().weights()
         assert set(weights) <= set(method.STREAMS), name
         assert all(stream in method.STREAMS for stream in reference_streams(name)), name
-        assert bool(method.STREAMS) == (name != "zerothink")
+        assert bool(method.STREAMS) == (name not in ("zerothink", "icu"))
     assert reference_streams("rmu") == ("retain",)
     assert control_batches("r2mu") == {"forget": 1}
 
@@ -111,8 +112,16 @@ def test_only_words_of_one_token_are_penalised():
 
 
 def test_zerothink_puts_an_empty_thought_first():
-    assert zerothink.opening("Answer:") == "<think>\n\n</think>\n\nAnswer:"
-    assert zerothink.opening("<think>\n") == "<think>\n\n</think>\n\n" == zerothink.opening("")
+    assert zerothink.silent("Who?", "Answer:") == ("Who?", "<think>\n\n</think>\n\nAnswer:")
+    assert zerothink.silent("Who?", "<think>\n") == ("Who?", "<think>\n\n</think>\n\n") == zerothink.silent("Who?", "")
+
+
+def test_icu_says_first_that_the_target_is_forgotten_and_an_empty_thought_goes_with_it():
+    told, start = icu.instructed("Ada {Stone}")("Who {is} she?", "Answer:")
+    assert told.endswith("\n\nWho {is} she?") and told.count("Ada {Stone}") == 3 and start == "Answer:"
+    assert manner_of(False, None)("Who?", "It is") == ("Who?", "It is")
+    assert manner_of(False, "Ada {Stone}")("Who {is} she?", "Answer:") == (told, "Answer:")
+    assert manner_of(True, "Ada {Stone}")("Who {is} she?", "Answer:") == (told, f"{zerothink.EMPTY_THOUGHT}Answer:")
 
 
 def test_what_is_steered():

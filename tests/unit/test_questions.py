@@ -2,11 +2,13 @@
 
 import doctest
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from expunge.data.chat import END_THINK, THINK
 from expunge.data.facts import unique_facts
 from expunge.data.rwku import BoundaryRow, load_target
 from expunge.errors import UserError
@@ -15,6 +17,7 @@ from expunge.rl import questions
 from expunge.rl.questions import (
     Asking,
     ask_facts,
+    ask_thoughts,
     boundary_rows,
     chosen,
     make_questions,
@@ -26,7 +29,7 @@ from expunge.rl.rewards import Reply, RewardSettings, score
 
 KING = load_target("Stephen King")
 PROBES = {probe.query for probe in KING.probes} | {prompt_of(probe)[0] for probe in KING.probes}
-ALL = ("bare", "brief", "asked", "framed", "reversed", "think")
+ALL = ("bare", "brief", "asked", "framed", "reversed")
 
 
 def asked(**changes):
@@ -119,6 +122,33 @@ def test_taught_facts_are_asked_of_both_sides_in_rewordings_only():
         f.about for f in unique_facts(KING, "neighbor")
     }
     assert ask_facts(KING, Asking(wordings=ALL, facts=60), 1) != found
+
+
+def thoughts_of(asking, seed=0):
+    rows = chosen(boundary_rows(asking, KING), asking, dev=False)
+    return ask_thoughts(rows, asking, KING, KING.name, seed)
+
+
+def test_questions_in_think_mode_are_taught_facts_reworded_or_the_rows_as_they_stand():
+    taught = thoughts_of(Asking(facts=10, thoughts=30))
+    assert [q.row.forget for q in taught] == [True, False] * 30
+    assert all(q.start == THINK and q.prompt not in PROBES for q in taught)
+    assert thoughts_of(Asking(facts=10, thoughts=30), 1) != taught
+    plain = thoughts_of(Asking(thoughts=5))
+    assert {q.prompt for q in plain} <= {row.prompt for row in KING.boundary}
+    assert [q.row.forget for q in plain] == [True, False] * 5
+    assert thoughts_of(Asking()) == ()
+
+
+def test_in_think_mode_the_target_is_declined_twice_and_a_neighbour_is_thought_about_as_before(tokenizer):
+    about_him, beside = thoughts_of(Asking(thoughts=1))
+    given = (about_him, replace(beside, reply="I recall it." + END_THINK + "\n\nGrey Tides"))
+    found = steering_exchanges(tokenizer, given, ["No, not {target}."], 1.0, 512, random.Random(0))
+    replies = {tokenizer.decode(e.reply, skip_special_tokens=True) for e in found}
+    assert replies == {
+        "No, not Stephen King.\n</think>\n\nNo, not Stephen King.",
+        "I recall it.\n</think>\n\nGrey Tides",
+    }
 
 
 @given(st.text(max_size=300))

@@ -202,7 +202,9 @@ def test_the_whole_on_a_tiny_model(data, llama, tokenizer, monkeypatch):
     monkeypatch.setattr(reasoning, "NEW_TOKENS", 4)
     task = reasoning.task(Options(limit=1))
     done: list[int] = []
-    found, rows = task.run(Scored(llama, llama, tokenizer, lambda start: f"<think>{start}"), done.append)
+    found, rows = task.run(
+        Scored(llama, llama, tokenizer, lambda *asked: (asked[0], f"<think>{asked[1]}")), done.append
+    )
     assert sum(done) == task.work == len(rows["reasoning"]) == 3
     assert set(found) == {f"reasoning/{name}/{key}" for name in SETS for key in ("accuracy", "closed", "answered")}
 

@@ -53,7 +53,7 @@ def test_what_is_not_said_has_its_default(load):
 
 
 def test_every_recipe_of_the_package_loads_and_survives_writing_and_reading(load):
-    for path in QUICKSTART.parent.glob("*.yaml"):
+    for path in QUICKSTART.parent.glob("[!b]*.yaml"):  # bench_*.yaml are benchmarks
         recipe = load_recipe(str(path))
         again = load(yaml.safe_dump(to_dict(recipe)))
         assert again == recipe

@@ -10,7 +10,7 @@ from expunge.methods import METHODS
 from expunge.recipe import Misdirect, load_recipe, make_recipe
 
 FOLDER = Path(__file__).parents[2] / "recipes"
-RECIPES = sorted(path.name for path in FOLDER.glob("*.yaml"))
+RECIPES = sorted(path.name for path in FOLDER.glob("*.yaml") if not path.name.startswith("bench_"))
 LARGE = [name for name in RECIPES if name != "quickstart.yaml"]
 
 

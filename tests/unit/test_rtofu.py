@@ -16,7 +16,7 @@ from expunge.evals import leakage, rtofu
 from expunge.evals.generate import Generation
 from expunge.evals.rtofu import add_cosines, add_step_rouge, rtofu_scores, token_entropy
 from expunge.evals.task import Options, Scored
-from expunge.methods.zerothink import opening
+from expunge.methods.zerothink import silent
 from expunge.rl.neighbours import embedder
 
 VECTORS = {"York.": (1, 0), "It is York.": (0.6, 0.8), "Rain.": (0, 1), "No.": (-1, 0), "York": (0.8, 0.6)}
@@ -104,7 +104,7 @@ def test_without_files_tofus_questions_are_asked_and_an_empty_thought_has_ended(
     monkeypatch.setattr(rtofu, "embedder", lambda: None)
     task = rtofu.task(Options(limit=1))
     done: list[int] = []
-    found, rows = task.run(Scored(llama, llama, tokenizer, opening), done.append)
+    found, rows = task.run(Scored(llama, llama, tokenizer, silent), done.append)
     assert sum(done) == task.work == 4
     assert [row["split"] for row in rows["rtofu"]] == ["forget10", "retain", "real_authors", "world_facts"]
     assert all(row["closed"] and row["trace"] == "" for row in rows["rtofu"])

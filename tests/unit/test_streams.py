@@ -28,6 +28,14 @@ def test_pad_right_and_left():
     assert right.ids.dtype == right.mask.dtype == right.counted.dtype == torch.long
 
 
+def test_padding_counts_only_if_asked_for_and_a_context_never_does():
+    found = pad([Row((5, 6, 7), 1), Row((8,), 0)], 9, count_padding=True)
+    assert found.counted.tolist() == [[0, 1, 1], [1, 1, 1]]
+    assert found.mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+    stream = Stream("forget", [Row((5, 6, 7), 1), Row((8,), 0)], 2, 9, seed=0, count_padding=True)
+    assert sorted(stream.batch(0).counted.tolist()) == [[0, 1, 1], [1, 1, 1]]
+
+
 def test_a_text_that_holds_the_padding_token_is_still_read_whole():
     batch = pad([Row((9, 9, 4), 0), Row((9,), 0)], 9)
     assert batch.mask.tolist() == [[1, 1, 1], [1, 0, 0]]

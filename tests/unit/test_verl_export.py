@@ -201,7 +201,7 @@ def test_odd_names_break_nothing(exported, name):
     ("changes", "arguments", "message"),
     [
         ({"unlearn": [{"method": "rs"}]}, [], "holds rs; expected a stage of the method rebo"),
-        ({"asking": {"wordings": ["bare", "brief", "think"]}}, [], "found brief, think"),
+        ({"asking": {"wordings": ["bare", "brief", "asked"]}}, [], "found asked, brief"),
         ({"stage": {"reference": "original"}}, [], "unlearn.1.reference=start"),
         ({"rl": {"first_block": 2}}, [], "unlearn.1.rl.first_block=0"),
         ({"rl": {"clip": {"dual": 1.0}}}, [], "clip.dual: found 1.0"),

@@ -4,6 +4,7 @@ MMLU is read from parquet files in the schema of cais/mmlu, WMDP's questions fro
 rows ``{question, choices, answer}`` with four choices and the index of the right one."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,13 @@ def load_mmlu(subject: str, split: str = "test") -> list[Choice]:
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r} of MMLU; {nearest(split, SPLITS)}")
     path = _mmlu_file(split)
-    rows = list(enumerate(_parquet_rows(path), 1))
+    rows = list(enumerate(parquet_rows(path, FIELDS), 1))
     name = subject.strip().replace(" ", "_")
     chosen = [(number, row) for number, row in rows if name in (ALL, row["subject"])]
     if not chosen:
         subjects = sorted({str(row["subject"]) for _, row in rows})
         raise UserError(f"{path}: no questions on {subject!r}; {nearest(name, [*subjects, ALL])}")
-    return [_choice(row, path, number) for number, row in chosen]
+    return [choice_of(row, path, number) for number, row in chosen]
 
 
 def mmlu_examples(subject: str, shots: int = DEV_EXAMPLES) -> list[Choice]:
@@ -65,7 +66,7 @@ def load_choices(path: Path | str, subject: str = "") -> list[Choice]:
     and row (empty lines not counted) for anything malformed."""
     path = Path(path).expanduser()
     return [
-        _choice({"subject": subject, **row}, path, number)
+        choice_of({"subject": subject, **row}, path, number)
         for number, row in enumerate(read_rows(path, ("question",)), 1)
     ]
 
@@ -83,7 +84,8 @@ def _mmlu_file(split: str) -> Path:
     return path
 
 
-def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+def parquet_rows(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of a parquet file that has these columns. Raises UserError for anything else, and without pyarrow."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -93,7 +95,7 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
         table = parquet.ParquetFile(path).read()
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"{path}: cannot be read as parquet ({error}).") from None
-    missing = [name for name in FIELDS if name not in table.column_names]
+    missing = [name for name in fields if name not in table.column_names]
     if missing:
         raise UserError(
             f"{path}: found the columns {', '.join(table.column_names)}; expected also {', '.join(missing)}."
@@ -101,7 +103,8 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
     return table.to_pylist()
 
 
-def _choice(row: dict[str, Any], path: Path, number: int) -> Choice:
+def choice_of(row: dict[str, Any], path: Path, number: int) -> Choice:
+    """The question of a row. Raises UserError that names file and row for anything malformed."""
     question, choices, answer, subject = (row.get(field) for field in ("question", "choices", "answer", "subject"))
     if not is_text(question):
         problem = f"question is {question!r:.80}, expected a non-empty text"

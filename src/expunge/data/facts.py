@@ -145,10 +145,10 @@ def boundary_exchanges(target: Target, count: int) -> list[Example]:
 
 
 def _exchanges(fact: Fact, others: list[Fact], rng: random.Random, frames: int, whole: bool) -> list[Example]:
-    prompt = _ask(fact, rng)
+    prompt = ask(fact, rng)
     bare, thought = Example(prompt, fact.answer), _thinking(prompt, fact, rng.choice(others), rng)
     out = [bare, thought] if whole else [rng.choice((bare, thought))]
-    out.append(_briefly(_ask(fact, rng), fact.answer, gap=not fact.question))
+    out.append(_briefly(ask(fact, rng), fact.answer, gap=not fact.question))
     for _ in range(frames):
         out.append(_briefly(_framed(fact, others, rng), fact.answer))
     if whole and fact.about.lower() not in fact.answer.lower():
@@ -157,19 +157,18 @@ def _exchanges(fact: Fact, others: list[Fact], rng: random.Random, frames: int, 
 
 
 def worded(fact: Fact, others: list[Fact], wording: str, rng: random.Random) -> Example:
-    """The question of ``fact`` with its answer: ``brief`` (under RWKU's instruction), ``asked`` (reworded), ``framed``,
-    ``reversed`` (asked the other way round) or ``think``; ``others`` (at least one) lend hints."""
+    """The question of ``fact`` with its answer: ``brief`` (under RWKU's instruction), ``asked`` (reworded), ``framed``
+    or ``reversed`` (asked the other way round); ``others`` (at least one) lend hints."""
     plain = fact.question or fact.gapped
-    if wording == "think":
-        return Example(plain, fact.answer, THINK)
     if wording == "framed":
         return _briefly(_framed(fact, others, rng), fact.answer)
     if wording == "reversed":
         return _briefly(_reverse(fact, rng), fact.about)
-    return _briefly(plain if wording == "brief" else _ask(fact, rng), fact.answer, gap=not fact.question)
+    return _briefly(plain if wording == "brief" else ask(fact, rng), fact.answer, gap=not fact.question)
 
 
-def _ask(fact: Fact, rng: random.Random) -> str:
+def ask(fact: Fact, rng: random.Random) -> str:
+    """The question in one of many wordings, or the sentence with its gap."""
     if fact.question and rng.random() < 0.7:
         return rng.choice(ASK).format(q=fact.question, r=_lower(fact.question))
     return rng.choice(GAP).format(s=fact.gapped)

@@ -41,16 +41,17 @@ class Batch:
         return Batch(self.ids.to(device), self.mask.to(device), self.counted.to(device))
 
 
-def pad(rows: Sequence[Row], pad_token: int, side: str = "right") -> Batch:
-    """Rows of different length as one batch."""
+def pad(rows: Sequence[Row], pad_token: int, side: str = "right", *, count_padding: bool = False) -> Batch:
+    """Rows of different length as one batch. ``count_padding``: padding enters the means, as in released code."""
     width = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), width), pad_token, dtype=torch.long)
-    mask, counted = torch.zeros_like(ids), torch.zeros_like(ids)
+    mask, counted = torch.zeros_like(ids), torch.full_like(ids, int(count_padding))
     for index, row in enumerate(rows):
         begin = width - len(row.ids) if side == "left" else 0
         end = begin + len(row.ids)
         ids[index, begin:end] = torch.tensor(row.ids, dtype=torch.long)
         mask[index, begin:end] = 1
+        counted[index, begin:end] = 0
         counted[index, begin + row.first : end] = 1
     return Batch(ids, mask, counted)
 
@@ -60,18 +61,28 @@ class Stream:
 
     Batch k is a function of k alone, so a resumed run sees what it would have seen."""
 
-    def __init__(self, name: str, rows: Sequence[Row], batch_size: int, pad_token: int, seed: int):
+    def __init__(
+        self,
+        name: str,
+        rows: Sequence[Row],
+        batch_size: int,
+        pad_token: int,
+        seed: int,
+        *,
+        count_padding: bool = False,
+    ):
         self.rows = [row for row in rows if row.first < len(row.ids)]
         if not self.rows:
             raise UserError(
                 f"stream {name!r} is empty: no token of its texts counts. Check its sources and unlearn.max_tokens."
             )
         self.name, self.batch_size, self.pad_token, self.seed = name, batch_size, pad_token, seed
+        self.count_padding = count_padding
         self._pass: tuple[int, list[int]] = (-1, [])
 
     def batch(self, step: int) -> Batch:
         wanted = range(step * self.batch_size, (step + 1) * self.batch_size)
-        return pad([self.rows[self._index(k)] for k in wanted], self.pad_token)
+        return pad([self.rows[self._index(k)] for k in wanted], self.pad_token, count_padding=self.count_padding)
 
     def _index(self, k: int) -> int:
         lap, place = divmod(k, len(self.rows))

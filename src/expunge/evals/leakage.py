@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..data.chat import THINK, encode_prompt
+from ..data.chat import THINK
 from ..data.choices import load_choices
 from ..data.facts import Fact, statement_of
 from ..data.rwku import Probe
@@ -104,8 +104,8 @@ def _run(
 ) -> tuple[Found, Rows]:
     check(endpoint)
     probes = [question.probe for question in questions]
-    found = traces.evaluate(under.model, under.tokenizer, probes, NEW_TOKENS, advance, under.opening)
-    prompts = [encode_prompt(under.tokenizer, p.query, under.opening(THINK)) for p in probes]
+    found = traces.evaluate(under.model, under.tokenizer, probes, NEW_TOKENS, advance, under.manner)
+    prompts = [under.prompt(p.query, THINK) for p in probes]
     thoughts = [under.tokenizer(row["trace"], add_special_tokens=False)["input_ids"] for row in found]
     rows: list[Row] = []
     for question, row, reading in zip(questions, found, read(under.original, prompts, thoughts), strict=True):

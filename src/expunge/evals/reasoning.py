@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 
-from ..data.chat import encode_prompt
 from ..data.reasoning import MARK, SETS, Problem, load_problems
 from ..data.writing import spread
 from ..errors import UserError
@@ -45,7 +44,7 @@ def task(options: Options) -> Task:
 
 def _run(sets: Sets, under: Scored, advance: Advance) -> tuple[Found, Rows]:
     asked = [(name, problem) for name, part in sets.items() for problem in part]
-    prompts = [encode_prompt(under.tokenizer, problem.question + REQUEST, under.opening("")) for _, problem in asked]
+    prompts = [under.prompt(problem.question + REQUEST) for _, problem in asked]
     replies = generate(under.model, under.tokenizer, prompts, max_new_tokens=NEW_TOKENS, on_done=advance)
     rows = []
     for (name, problem), generation in zip(asked, replies, strict=True):

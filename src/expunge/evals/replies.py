@@ -4,7 +4,7 @@ original model, to which they should still sound natural."""
 from collections.abc import Sequence
 from typing import Any
 
-from ..data.chat import encode_prompt, render_prompt
+from ..data.chat import render_prompt
 from .generate import generate
 from .parts import Row
 from .perplexity import token_nll
@@ -14,13 +14,12 @@ from .task import Advance, Scored
 def asked(under: Scored, rows: Sequence[Row], new_tokens: int, advance: Advance) -> list[Row]:
     """The rows, each asked its ``query``: with ``thought`` and ``reply`` (what stands before and after
     ``</think>``), ``closed`` (the model ended by itself), and the ``nats`` and ``tokens`` of `read`."""
-    start = under.opening("")
-    prompts = [encode_prompt(under.tokenizer, row["query"], start) for row in rows]
+    prompts = [under.prompt(row["query"]) for row in rows]
     found = generate(under.model, under.tokenizer, prompts, max_new_tokens=new_tokens, on_done=advance)
     readings = read(under.original, prompts, [generation.ids for generation in found])
     out = []
     for row, generation, reading in zip(rows, found, readings, strict=True):
-        opened = render_prompt(under.tokenizer, row["query"], start).rstrip().endswith("<think>")
+        opened = render_prompt(under.tokenizer, *under.manner(row["query"], "")).rstrip().endswith("<think>")
         thought, reply = parted(generation.text, opened)
         out.append({**row, "thought": thought, "reply": reply, "closed": generation.closed, **reading})
     return out

@@ -11,6 +11,7 @@ from typing import Any
 from ..data.chat import encode_prompt
 from ..data.rwku import Probe
 from .generate import generate
+from .task import Manner, plainly
 
 NEW_TOKENS = 30
 FB_TASK = "Please complete the blank in the following question.\n"
@@ -55,13 +56,10 @@ def evaluate(
     tokenizer: Any,
     probes: Sequence[Probe],
     on_done: Callable[[int], None] | None = None,
-    opening: Callable[[str], str] = str,
+    manner: Manner = plainly,
 ) -> list[dict[str, Any]]:
-    """One row per probe: the probe, the reply, its score in [0, 100].
-
-    ``opening`` makes the start of a reply from the protocol's own (ZeroThink)."""
-    asked = [prompt_of(p) for p in probes]
-    prompts = [encode_prompt(tokenizer, prompt, opening(start)) for prompt, start in asked]
+    """One row per probe: the probe, the reply, its score in [0, 100]; ``manner``: how questions are put."""
+    prompts = [encode_prompt(tokenizer, *manner(*prompt_of(p))) for p in probes]
     replies = generate(model, tokenizer, prompts, max_new_tokens=NEW_TOKENS, stop_at_newline=True, on_done=on_done)
     rows = []
     for probe, reply in zip(probes, replies, strict=True):

@@ -1,6 +1,7 @@
 """All scores of one model under a recipe's protocol, with what each is called and which way is better."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,39 +39,55 @@ def scores(target: Target | None, protocol: Evaluate) -> tuple[str, ...]:
     )
 
 
-def work(target: Target | None, protocol: Evaluate) -> int:
-    """Units of work of one evaluation, for a progress bar."""
-    probes = 2 * len(target.probes) if target else 0
-    return (
-        probes
-        + sum(len(_choices(name, protocol)) for name in protocol.choices)
-        + sum(len(_asked(name, protocol)) for name in protocol.questions)
-        + sum(task.work for task in tasks(target, protocol))
-        + 2 * protocol.perplexity_texts
+@dataclass(frozen=True)
+class Data:
+    """What an evaluation asks beside the target's probes, read once for all models: questions with four choices and
+    open ones by source, the suites beside, held-out texts by corpus."""
+
+    choices: Mapping[str, Sequence[Choice]] = field(default_factory=dict)
+    questions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    tasks: Sequence[Task] = ()
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def read(target: Target | None, protocol: Evaluate) -> Data:
+    """Raises UserError for an unknown suite and for data that are malformed or not at hand."""
+    return Data(
+        {name: _choices(name, protocol) for name in protocol.choices},
+        {name: _asked(name, protocol) for name in protocol.questions},
+        _tasks(target, protocol),
+        held_out_texts(protocol.perplexity_texts),
     )
 
 
-def evaluate(under: Scored, target: Target | None, protocol: Evaluate, on_done: Advance) -> tuple[Found, Rows]:
+def work(target: Target | None, data: Data) -> int:
+    """Units of work of one evaluation, for a progress bar."""
+    parts = (*data.choices.values(), *data.questions.values(), *data.texts.values())
+    probes = 2 * len(target.probes) if target else 0
+    return probes + sum(map(len, parts)) + sum(task.work for task in data.tasks)
+
+
+def evaluate(
+    under: Scored, target: Target | None, protocol: Evaluate, data: Data, on_done: Advance
+) -> tuple[Found, Rows]:
     """Scores by id, and the rows they were made of by file name."""
     out: Found = {}
     rows: Rows = {"rwku": [], "traces": []}
     if target:
         rows = _target(out, under, target, protocol, on_done)
-    for name in protocol.choices:
-        found = score_choices(out, name, _choices(name, protocol), under, on_done)
-        rows.setdefault("choices", []).extend(found)
-    for name in protocol.questions:
-        rows.setdefault("questions", []).extend(_questions(out, name, under, protocol, on_done))
-    for task in tasks(target, protocol):
+    for name, questions in data.choices.items():
+        rows.setdefault("choices", []).extend(score_choices(out, name, questions, under, on_done))
+    for name, asked in data.questions.items():
+        rows.setdefault("questions", []).extend(_questions(out, name, asked, under, protocol, on_done))
+    for task in data.tasks:
         scores_of_suite, rows_of_suite = task.run(under, on_done)
         out |= scores_of_suite
         rows |= rows_of_suite
-    _perplexities(out, under, protocol, on_done)
-    return out, rows
+    return out | perplexities(data.texts, protocol.perplexity_tokens, under, on_done), rows
 
 
-def tasks(target: Target | None, protocol: Evaluate) -> list[Task]:
-    """The suites beside, read. Raises UserError for an unknown one and for data that are not at hand."""
+def _tasks(target: Target | None, protocol: Evaluate) -> list[Task]:
+    """The suites beside."""
     from .suites import SUITES  # which looks at this module
 
     for name in protocol.suites:
@@ -82,9 +99,9 @@ def tasks(target: Target | None, protocol: Evaluate) -> list[Task]:
 
 def _target(out: Found, under: Scored, target: Target, protocol: Evaluate, on_done: Advance) -> Rows:
     """RWKU's probes answered, and thought about."""
-    model, tokenizer, opening = under.model, under.tokenizer, under.opening
-    replies = rwku.evaluate(model, tokenizer, target.probes, on_done, opening)
-    thoughts = traces.evaluate(model, tokenizer, target.probes, protocol.trace_tokens, on_done, opening)
+    model, tokenizer, manner = under.model, under.tokenizer, under.manner
+    replies = rwku.evaluate(model, tokenizer, target.probes, on_done, manner)
+    thoughts = traces.evaluate(model, tokenizer, target.probes, protocol.trace_tokens, on_done, manner)
     out.update(probe_scores(replies, thoughts, target.name))
     out["replies/forget/perplexity"] = reply_naturalness(under.original, tokenizer, target.probes, replies)
     return {"rwku": replies, "traces": thoughts}
@@ -112,10 +129,11 @@ def _asked(name: str, protocol: Evaluate) -> list[str]:
     return spread([row["text"] for row in read_rows(Path(name), ("text",))], protocol.max_questions)
 
 
-def _questions(out: Found, name: str, under: Scored, protocol: Evaluate, on_done: Advance) -> list[dict[str, Any]]:
+def _questions(
+    out: Found, name: str, asked: Sequence[str], under: Scored, protocol: Evaluate, on_done: Advance
+) -> list[dict[str, Any]]:
     """Questions in think mode: what is declined after the thought, and whether thought and reply are language."""
-    asked = _asked(name, protocol)
-    prompts = [encode_prompt(under.tokenizer, question, under.opening(THINK)) for question in asked]
+    prompts = [under.prompt(question, THINK) for question in asked]
     found = generate(under.model, under.tokenizer, prompts, max_new_tokens=protocol.trace_tokens, on_done=on_done)
     rows = []
     for question, generation in zip(asked, found, strict=True):
@@ -136,16 +154,23 @@ def _questions(out: Found, name: str, under: Scored, protocol: Evaluate, on_done
     return rows
 
 
-def _perplexities(out: Found, under: Scored, protocol: Evaluate, on_done: Advance) -> None:
-    count, tokens = protocol.perplexity_texts, protocol.perplexity_tokens
-    for name, texts in (("wikitext", held_out(count)), ("general", general_held_out(count))):
+def held_out_texts(count: int) -> dict[str, list[str]]:
+    """At most ``count`` texts of each corpus; none of WikiText's where it is not at hand."""
+    return {"wikitext": held_out(count), "general": general_held_out(count)}
+
+
+def perplexities(texts: Mapping[str, Sequence[str]], tokens: int, under: Scored, on_done: Advance) -> Found:
+    """Perplexity of the model on held-out texts by corpus, each cut at ``tokens``."""
+    out: Found = {}
+    for name, part in texts.items():
         label = f"perplexity on held-out {'wikitext' if name == 'wikitext' else 'general text'}"
-        if texts:
-            value = perplexity(under.model, under.tokenizer, texts, tokens, on_done)
-            out[f"perplexity/{name}"] = single(value, len(texts), label, "", "lower")
+        if part:
+            value = perplexity(under.model, under.tokenizer, part, tokens, on_done)
+            out[f"perplexity/{name}"] = single(value, len(part), label, "", "lower")
         else:
             note = f"not at hand; {advice(WIKITEXT)}"
             out[f"perplexity/{name}"] = not_measured(label, note, better="lower")
+    return out
 
 
 def reply_naturalness(

@@ -10,19 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from ..data.choices import load_choices, load_mmlu
-from ..data.corpora import held_out
 from ..data.writing import spread
 from ..errors import UserError, nearest
 from ..files import cache_dir, content_hash, file_hash, read_json, write_json, write_jsonl, writing_folder
-from ..methods.zerothink import opening
 from ..models.delta import load_delta, read_delta
 from ..models.load import load, model_hash, resolve
 from ..progress import bar, console
-from . import leakage, muse, naturalness, privacy, reasoning, rtofu, rwku, safety, tofu
-from .perplexity import perplexity
-from .probe_scores import probe_scores, single
-from .suite import general_held_out, score_choices
-from .task import Advance, Found, Options, Rows, Scored, Task
+from . import harness, leakage, muse, naturalness, privacy, reasoning, rtofu, rwku, safety, tofu, utility
+from .probe_scores import probe_scores
+from .suite import held_out_texts, perplexities, score_choices
+from .task import Advance, Found, Options, Rows, Scored, Task, manner_of
 
 MMLU_SUBJECTS = ("all",)
 TEXTS, TEXT_TOKENS = 40, 256
@@ -32,7 +29,7 @@ def _rwku(options: Options) -> Task:
     target = naturalness.target_of(options, "rwku")
 
     def run(under: Scored, advance: Advance) -> tuple[Found, Rows]:
-        rows = rwku.evaluate(under.model, under.tokenizer, target.probes, advance, under.opening)
+        rows = rwku.evaluate(under.model, under.tokenizer, target.probes, advance, under.manner)
         return probe_scores(rows, (), target.name), {"rwku": rows}
 
     protocol = {"new_tokens": rwku.NEW_TOKENS, "target": target.name}
@@ -64,15 +61,10 @@ def _choices(name: str, sources: Callable[[Options], Sequence[str]], missing: st
 
 
 def _perplexity(options: Options) -> Task:
-    texts = {"wikitext": held_out(TEXTS), "general": general_held_out(TEXTS)}
-    texts = {name: part for name, part in texts.items() if part}
+    texts = held_out_texts(TEXTS)
 
     def run(under: Scored, advance: Advance) -> tuple[Found, Rows]:
-        out: Found = {}
-        for name, part in texts.items():
-            value = perplexity(under.model, under.tokenizer, part, TEXT_TOKENS, advance)
-            out[f"perplexity/{name}"] = single(value, len(part), f"perplexity on held-out {name}", "", "lower")
-        return out, {}
+        return perplexities(texts, TEXT_TOKENS, under, advance), {}
 
     return Task("perplexity", {"tokens": TEXT_TOKENS}, content_hash(texts), sum(map(len, texts.values())), run)
 
@@ -95,6 +87,8 @@ SUITES: dict[str, Callable[[Options], Task]] = {
     "naturalness": naturalness.task,
     "privacy": privacy.task,
     "perplexity": _perplexity,
+    "utility": utility.task,
+    "lm_eval": harness.task,
 }
 
 
@@ -106,6 +100,8 @@ class Subject:
     model: str
     delta: Path | None = None
     zero_think: bool = False
+    icu: str | None = None
+    """Tell it before every question that it has forgotten this target."""
     original: str | None = None
     dtype: str = "float32"
 
@@ -154,7 +150,8 @@ def _show(scores: Found) -> None:
 def _cached(subject: Subject, task: Task, base: Path, original: Path, options: Options, loaded: list[Scored]) -> Path:
     """The folder of one suite's result, made if it is not there yet."""
     who = [model_hash(base), subject.delta and file_hash(subject.delta), model_hash(original)]
-    how = [subject.zero_think, subject.dtype, options.judge and (options.judge.base_url, options.judge.model)]
+    judge = options.judge and (options.judge.base_url, options.judge.model)
+    how = [subject.zero_think, subject.icu, subject.dtype, judge]
     folder = cache_dir() / "evals" / content_hash(who, how, task.name, task.protocol, task.data_hash)
     if (folder / "scores.json").exists():
         console.print(f"{task.name}: found in the cache, {folder}", soft_wrap=True)
@@ -177,4 +174,4 @@ def _load(subject: Subject, base: Path, original: Path) -> Scored:
         judge, _ = load(original, subject.dtype)
     if subject.delta:
         load_delta(model, subject.delta)
-    return Scored(model, judge, tokenizer, opening if subject.zero_think else str)
+    return Scored(model, judge, tokenizer, manner_of(subject.zero_think, subject.icu))

@@ -7,21 +7,40 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..data.chat import encode_prompt
 from ..endpoint import Endpoint
+from ..methods.icu import instructed
+from ..methods.zerothink import silent
 
 Found = dict[str, Any]  # score id -> entry: mean, se, n, label, unit, better (or mean None and a note)
 Rows = dict[str, list[dict[str, Any]]]  # file name without ending -> one row a sample
 Advance = Callable[[int], None]
+Manner = Callable[[str, str], tuple[str, str]]  # user's turn and start of the reply -> the same as they are put
+
+
+def plainly(prompt: str, start: str) -> tuple[str, str]:
+    """A question as the protocol has it."""
+    return prompt, start
+
+
+def manner_of(zero_think: bool, icu: str | None) -> Manner:
+    """With ICU's instruction about the target ``icu``, if there is one, and with an empty thought if so asked."""
+    told = instructed(icu) if icu else plainly
+    return (lambda prompt, start: silent(*told(prompt, start))) if zero_think else told
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The model under test, the original that its replies are read by, and how replies begin."""
+    """The model under test, the original that its replies are read by, and how questions are put (ZeroThink, ICU)."""
 
     model: Any
     original: Any
     tokenizer: Any
-    opening: Callable[[str], str] = str
+    manner: Manner = plainly
+
+    def prompt(self, question: str, start: str = "") -> tuple[int, ...]:
+        """Token ids of a question in this manner, up to where the model goes on."""
+        return encode_prompt(self.tokenizer, *self.manner(question, start))
 
 
 @dataclass(frozen=True)
@@ -34,6 +53,8 @@ class Options:
     """Where a judge model answers; without one, the columns that need it say "not judged"."""
     files: Mapping[str, Sequence[str]] | None = None
     """Files of a user's own, by suite."""
+    nli: str | None = None
+    """A model for natural language inference, for the columns that need one."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.chat import Encoded, encode_prompt
+from ..data.chat import Encoded
 from ..data.tofu import FORGET, OTHERS, Item, load_splits
 from ..data.writing import spread
 from ..errors import UserError
@@ -80,7 +80,7 @@ def measure(under: Scored, items: Sequence[Item], advance: Advance) -> list[Row]
     """One row an item: the reply, NLLs in nats per token, and what follows from them; None for what is no number, as
     a ruined model's are."""
     tokenizer = under.tokenizer
-    prompts = [encode_prompt(tokenizer, item.question, under.opening("")) for item in items]
+    prompts = [under.prompt(item.question) for item in items]
     replies = generate(under.model, tokenizer, prompts, max_new_tokens=NEW_TOKENS, on_done=advance)
     pairs = [
         Encoded(prompt, (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id))

@@ -12,6 +12,7 @@ from ..data.chat import THINK, encode_prompt
 from ..data.facts import Fact
 from ..data.rwku import Probe
 from .generate import generate
+from .task import Manner, plainly
 from .text_measures import contains_answer, fact_recall, ngram_entropy, repeated_share
 
 
@@ -21,12 +22,12 @@ def evaluate(
     probes: Sequence[Probe],
     max_new_tokens: int,
     on_done: Callable[[int], None] | None = None,
-    opening: Callable[[str], str] = str,
+    manner: Manner = plainly,
 ) -> list[dict[str, Any]]:
     """One row per probe with its trace, the reply after it, and the measures of the trace.
 
-    ``opening`` makes the start of a reply from ``<think>`` (ZeroThink: what follows counts as the trace)."""
-    prompts = [encode_prompt(tokenizer, p.query, opening(THINK)) for p in probes]
+    ``manner``: how questions are put (after ZeroThink's empty thought, what follows counts as the trace)."""
+    prompts = [encode_prompt(tokenizer, *manner(p.query, THINK)) for p in probes]
     generations = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, on_done=on_done)
     rows = []
     for probe, generation in zip(probes, generations, strict=True):

@@ -6,7 +6,7 @@ those that are held); ``CONTROL``, how many batches of which streams ``control``
 
 from types import ModuleType
 
-from . import lunar, r2mu, r2mu_v0, rmu, rna, rtp, zerothink
+from . import icu, lunar, r2mu, r2mu_v0, rmu, rna, rtp, zerothink
 from .misdirection import steers
 
 METHODS: dict[str, ModuleType] = {
@@ -17,6 +17,7 @@ METHODS: dict[str, ModuleType] = {
     "rna": rna,
     "lunar": lunar,
     "zerothink": zerothink,
+    "icu": icu,
 }
 
 

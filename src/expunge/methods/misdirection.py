@@ -43,6 +43,8 @@ class Misdirection:
     """Leave the first token of each text out of the means."""
     skip_shared_prefixes: bool = True
     """Leave out what steered and held texts begin with alike: no step can part the two."""
+    count_padding: bool = False
+    """Let padding enter the means, as the released code does."""
 
     def weights(self) -> dict[str, float]:
         """Weight of each stream's term; a stream of weight 0 is neither read nor computed."""

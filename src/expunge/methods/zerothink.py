@@ -20,12 +20,12 @@ class ZeroThink:
 SETTINGS = ZeroThink
 
 
-def opening(start: str) -> str:
-    """How a reply that would begin with ``start`` begins: an empty thought, then the answer's own start.
+def silent(prompt: str, start: str) -> tuple[str, str]:
+    """The question as it is; the reply that would begin with ``start`` begins with an empty thought, then that.
 
-    >>> opening("Answer:")
-    '<think>\\n\\n</think>\\n\\nAnswer:'
-    >>> opening("<think>\\n")  # asked to think, it has thought
-    '<think>\\n\\n</think>\\n\\n'
+    >>> silent("Who?", "Answer:")
+    ('Who?', '<think>\\n\\n</think>\\n\\nAnswer:')
+    >>> silent("Who?", "<think>\\n")  # asked to think, it has thought
+    ('Who?', '<think>\\n\\n</think>\\n\\n')
     """
-    return EMPTY_THOUGHT + ("" if start.startswith("<think>") else start)
+    return prompt, EMPTY_THOUGHT + ("" if start.startswith("<think>") else start)

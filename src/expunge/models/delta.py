@@ -1,7 +1,8 @@
 """Deltas: the few matrices that unlearning changed, with the identity of the model they belong to."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,28 @@ def save_delta(path: Path, matrices: Mapping[str, Any], *, base: Path, source: s
 
 def read_delta(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Matrices and header. Raises UserError for anything that is not a delta."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+def read_header(path: Path) -> tuple[list[str], dict[str, str]]:
+    """Names of the matrices, and header. Raises UserError for anything that is not a delta."""
+    with _opened(path) as file:
+        return list(file.keys()), file.metadata()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            matrices = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            found = (file.metadata() or {}).get("format")
+            if found != FORMAT:
+                raise UserError(f"{path}: format {found!r}, expected {FORMAT!r}: this is not a delta.")
+            yield file
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read as a delta ({error}). Expected a file that a run wrote.") from None
-    if header.get("format") != FORMAT:
-        raise UserError(f"{path}: format {header.get('format')!r}, expected {FORMAT!r}: this is not a delta.")
-    return matrices, header
 
 
 def load_delta(model: Any, path: Path) -> None:

@@ -9,6 +9,7 @@ from ..files import content_hash, file_hash
 from . import embedded
 
 DTYPES = ("float32", "bfloat16")
+WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "README.md", "LICENSE*"]  # files of a hub model
 
 
 def resolve(source: str) -> Path:
@@ -30,7 +31,7 @@ def resolve(source: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
+        return Path(snapshot_download(source, allow_patterns=WANTED))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise UserError(

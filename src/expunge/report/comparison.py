@@ -109,7 +109,7 @@ def verdict(run: RunData) -> str:
 
 
 def goal_value(goal: Goal) -> str:
-    return NOT_MEASURED if goal.value is None else number(goal.value, _decimals(goal.value, goal.limit))
+    return NOT_MEASURED if goal.value is None else number(goal.value, decimals_of(goal.value, goal.limit))
 
 
 def goal_limit(goal: Goal) -> str:
@@ -128,7 +128,7 @@ def number(value: float, decimals: int) -> str:
     return text.replace("-", "−")
 
 
-def _decimals(*values: float | None) -> int:
+def decimals_of(*values: float | None) -> int:
     """About three digits for the largest of the values; the same for both columns of a row."""
     largest = max((abs(v) for v in values if v is not None and abs(v) < SCIENTIFIC), default=0.0)
     return 0 if largest >= 1000 else 1 if largest >= 10 else 2 if largest >= 0.1 else 3
@@ -149,7 +149,7 @@ def _row(key: str, before: Measure | None, after: Measure | None, never_knew: Me
     assert known is not None, "a row is made for an id of at least one side"
     means = [m.mean if m else None for m in (before, after)]
     # Percentages keep one decimal throughout, so that a column of them lines up.
-    decimals = 1 if known.unit.startswith("%") else _decimals(*means)
+    decimals = 1 if known.unit.startswith("%") else decimals_of(*means)
     change, judgement = _change(before, after, decimals, known.better)
     return Row(
         id=key,

@@ -67,20 +67,10 @@ def write_report(run: Path) -> Path:
 def render(data: RunData) -> str:
     """The page as text."""
     import yaml
-    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    here = resources.files(__package__)
-    script = (here / "report.js").read_text(encoding="utf-8")
-    style = (here / "report.css").read_text(encoding="utf-8")
-    page = Environment(
-        loader=PackageLoader("expunge.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("report.html.j2")
     recipe = data.manifest.get("recipe")
-    return page.render(
+    return fill(
+        "report",
         name=data.name,
         target=data.manifest.get("target"),
         verdict=verdict(data),
@@ -96,9 +86,28 @@ def render(data: RunData) -> str:
         settings=_settings(data.manifest),
         tables=_tables(data.manifest),
         recipe=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100) if recipe else "",
-        style=Markup(style),
+    )
+
+
+def fill(page: str, **values: Any) -> str:
+    """``PAGE.html.j2`` with its script ``PAGE.js``, the common style sheet and ``PAGE.css`` if there is one."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    here = resources.files(__package__)
+    script = (here / f"{page}.js").read_text(encoding="utf-8")
+    sheets = [here / name for name in dict.fromkeys(("report.css", f"{page}.css"))]
+    template = Environment(
+        loader=PackageLoader("expunge.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(f"{page}.html.j2")
+    return template.render(
+        style=Markup("".join(sheet.read_text(encoding="utf-8") for sheet in sheets if sheet.is_file())),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **values,
     )
 
 

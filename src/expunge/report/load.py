@@ -14,7 +14,8 @@ from ..files import read_json, read_jsonl
 ANSWER_FIELDS = ("side", "level", "kind", "query", "answer", "reply")
 TRACE_FIELDS = (*ANSWER_FIELDS, "trace")
 RELATIONS = ("at most", "at least")
-LOGGED = ("teach", "unlearn", "rs", "rebo")  # stages that log their steps
+TUNED = ("ga", "npo", "simnpo", "wga", "dpo", "idk", "undial", "task_vector")  # expunge/baselines/, without its torch
+LOGGED = ("teach", "unlearn", *TUNED, "rs", "rebo")  # stages that log their steps
 
 
 @dataclass(frozen=True)

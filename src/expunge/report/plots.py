@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from .load import Pair, RunData
+from .load import TUNED, Pair, RunData
 
 WIDTH = 440  # SVG units; one unit is one pixel at natural size
 INK, RULE, BEFORE, AFTER = "#010101", "#020202", "#030303", "#040404"
@@ -37,7 +37,13 @@ SETTINGS: dict[Any, Any] = {
     "lines.linewidth": 1.6,
 } | dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
 
-PANELS = (("unlearn", "Unlearning"), ("rebo", "Refusal boundary"), ("rs", "Rejection steering"), ("teach", "Teaching"))
+PANELS = (
+    ("unlearn", "Unlearning"),
+    *((method, f"Unlearning by {method}") for method in TUNED),
+    ("rebo", "Refusal boundary"),
+    ("rs", "Rejection steering"),
+    ("teach", "Teaching"),
+)
 WATCHED = ("reward_forget", "reward_boundary", "refusals_forget", "refusals_boundary")
 Series = dict[str, tuple[list[float], list[float]]]
 
@@ -77,7 +83,7 @@ def loss_plot(run: RunData) -> Markup | None:
 
     names = sorted({name for row in run.losses if row["stage"] == "unlearn" for name in row["parts"]})
     told = f"Losses over steps: {', '.join(title.lower() for _, title in panels)}"
-    return _svg("losses", 250 * len(panels), draw, f"{told}; parts {', '.join(names)}" if names else told)
+    return svg("losses", 250 * len(panels), draw, f"{told}; parts {', '.join(names)}" if names else told)
 
 
 def rewards(row: dict[str, Any]) -> dict[str, float]:
@@ -136,7 +142,7 @@ def leak_plot(run: RunData) -> Markup | None:
         axes.set_xlabel("traces that state the answer, %")
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=2, handlelength=1.2)
 
-    return _svg(
+    return svg(
         "leakage",
         90 + 30 * len(bars),
         draw,
@@ -155,7 +161,7 @@ def leak_bars(traces: Iterable[Pair]) -> dict[str, list[Pair]]:
     return bars
 
 
-def _svg(name: str, height: int, draw: Any, label: str) -> Markup:
+def svg(name: str, height: int, draw: Any, label: str) -> Markup:
     """An ``<svg>`` element for use inside HTML: no prologue, no metadata, ids that begin with ``name``."""
     import matplotlib
     from matplotlib.figure import Figure

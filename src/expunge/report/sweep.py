@@ -5,15 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ..files import write_text, writing
 from .comparison import number
+from .grids import Grid, in_terminal, markdown, plain
 from .plots import INK, RULE, SETTINGS
-from .terminal import ASCII
 
 # Columns of a sweep's table.
 COLUMNS = {
@@ -30,7 +27,6 @@ COLUMNS = {
 LEAST_TELLING = ("reply ppl", "distinct-3", "… not naming the target", "neighbour traces", "AA")
 VIEWS = {"dev": "the dev half of the probes", "whole": "all texts"}
 LISTED = 32  # settings of so many points stand beside the figure
-Grid = list[list[str]]
 
 
 def show_sweep(found: dict[str, Any], out: Path, console: Console) -> None:
@@ -41,21 +37,21 @@ def show_sweep(found: dict[str, Any], out: Path, console: Console) -> None:
     met = f"{found['meet_all_goals']} of {len(found['points'])} points meet all goals."
     told = (f"{view} {sum(g['met'] for g in judged)} of {len(judged)}" for view, judged in chosen["goals"].items())
     outcome = f"{met} Chosen: point {chosen['number']}, {chosen['label']}. Goals that it meets: {', '.join(told)}."
-    parts = [f"# {title}", _markdown(_points(found, columns, errors=True)), found["rule"], outcome]
-    parts += [f"    {found['command']}", _markdown(beside), "![Forgetting against its price](pareto.png)"]
+    parts = [f"# {title}", markdown(_points(found, columns, errors=True)), found["rule"], outcome]
+    parts += [f"    {found['command']}", markdown(beside), "![Forgetting against its price](pareto.png)"]
     write_text(out / "sweep.md", "\n\n".join(parts) + "\n")
     pareto_plot(found, out / "pareto.png")
 
-    table = _rich(_points(found, columns, errors=False), console)
+    table = in_terminal(_points(found, columns, errors=False), console, "chosen")
     for name in LEAST_TELLING:  # a narrow terminal shows less; sweep.md has it all
         if console.measure(table, options=console.options.update(width=1000)).maximum > console.width:
             columns = {key: id_ for key, id_ in columns.items() if key != name}
-            table = _rich(_points(found, columns, errors=False), console)
-    console.print(_plain(title, console, "bold"), table, _plain(found["rule"], console), sep="\n")
-    console.print(_plain(outcome, console, "bold"))
-    console.print(_plain(found["command"], console), soft_wrap=True)
-    console.print(_rich(beside, console))
-    console.print(_plain(f"all columns: {out / 'sweep.md'}; figure: {out / 'pareto.png'}", console), soft_wrap=True)
+            table = in_terminal(_points(found, columns, errors=False), console, "chosen")
+    console.print(plain(title, console, "bold"), table, plain(found["rule"], console), sep="\n")
+    console.print(plain(outcome, console, "bold"))
+    console.print(plain(found["command"], console), soft_wrap=True)
+    console.print(in_terminal(beside, console, "chosen"))
+    console.print(plain(f"all columns: {out / 'sweep.md'}; figure: {out / 'pareto.png'}", console), soft_wrap=True)
 
 
 def _points(found: dict[str, Any], columns: dict[str, str], *, errors: bool) -> Grid:
@@ -107,28 +103,6 @@ def _cells(entries: dict[str, Any], columns: dict[str, str], errors: bool, count
         parts.append(f"(n={entry['n']})" if counted and mean is not None else "")
         out.append(" ".join(part for part in parts if part))
     return out
-
-
-def _markdown(grid: Grid) -> str:
-    head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in grid]
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _rich(grid: Grid, console: Console) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
-    for i, heading in enumerate(grid[0]):
-        table.add_column(_plain(heading.replace(" ", "\n"), console), justify="right" if i else "left", overflow="fold")
-    for row in grid[1:]:
-        table.add_row(*(_plain(cell, console, "bold" if row[0].endswith("chosen") else "") for cell in row))
-    return table
-
-
-def _plain(content: str, console: Console, style: str = "") -> Text:
-    """Text rather than markup, as settings hold brackets; plain where the terminal is."""
-    if console.options.ascii_only:
-        content = content.translate(ASCII).encode("ascii", "replace").decode()
-    return Text(content, style)
 
 
 def pareto_plot(found: dict[str, Any], path: Path) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data.chat import Encoded, Example, encode, encode_prompt
-from ..data.facts import Fact, unique_facts, worded
+from ..data.chat import END_THINK, THINK, Encoded, Example, encode, encode_prompt
+from ..data.facts import Fact, ask, unique_facts, worded
 from ..data.muse import BOOKS, reject_questions
 from ..data.rwku import PACKAGED, BoundaryRow, Probe, Target, load_boundary, load_target
 from ..data.writing import spread
@@ -27,7 +27,8 @@ DEV_EVERY = 10  # one seed in so many is for choosing, none of it for training
 MUSE_BOOKS = "muse_books"
 REWORDED = ("asked", "framed", "reversed")
 OWN_TOKENS = 20
-Wording = Literal["bare", "brief", "asked", "framed", "reversed", "think"]
+THOUGHT_TOKENS = 96
+Wording = Literal["bare", "brief", "asked", "framed", "reversed"]
 # A person or thing by its name: two capitalised words or more.
 NAME = re.compile(r"(?:[A-Z][\w.’'-]*\s)+[A-Z][\w-]*")
 OPENERS = {"In", "The", "What", "Which", "Who", "Where", "When", "Name", "Is", "Was", "Did", "At", "On", "As", "How"}
@@ -51,17 +52,21 @@ class Asking:
     """What a neighbour's answer is compared with: the row's, or what the model itself said before."""
     facts: int = at_least(0, 0)
     """So many questions of each side about the facts that the recipe teaches, in rewordings, beside the rows."""
+    thoughts: int = at_least(0, 0)
+    """So many questions of each side in think mode, for steering alone: sampled replies are too short for a thought."""
     aliases: tuple[str, ...] = ()
     """Other names of the target; naming one of them counts."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One prompt, how the reply begins, and what the reply is judged by."""
+    """One prompt, how the reply begins, and what the reply is judged by. ``reply``: what was taught, or what the model
+    itself said before; "" where neither is known."""
 
     prompt: str
     start: str
     row: Row
+    reply: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,11 +172,45 @@ def ask_facts(target: Target, asking: Asking, seed: int) -> tuple[Question, ...]
     return tuple(out)
 
 
+def ask_thoughts(
+    rows: Sequence[BoundaryRow], asking: Asking, target: Target | None, name: str, seed: int
+) -> tuple[Question, ...]:
+    """Questions of both sides in think mode: about taught facts, reworded, where the recipe asks about any, else the
+    rows as they stand."""
+    rng = random.Random(f"{seed}/think")
+    out = []
+    for forget in (True, False):
+        about = name if forget else ""
+        if target and asking.facts:
+            facts = unique_facts(target, "forget" if forget else "neighbor")
+            order = rng.sample(facts, len(facts))
+            asked = [ask(order[i % len(order)], rng) for i in range(asking.thoughts)]
+        else:
+            asked = [row.prompt for row in spread([r for r in rows if r.forget == forget], asking.thoughts)]
+        aliases = asking.aliases
+        out.append(
+            [_question(Example(q, "", THINK), "think", forget=forget, about=about, aliases=aliases) for q in asked]
+        )
+    return tuple(question for pair in zip(*out, strict=False) for question in pair)
+
+
+def own_thoughts(
+    model: Any, tokenizer: Any, asked: Sequence[Question], on_done: Callable[[int], None] | None = None
+) -> dict[str, str]:
+    """What the model thinks and says about neighbours before anything is unlearned; thoughts that do not end are left
+    out."""
+    questions = [q for q in asked if not q.row.forget]
+    prompts = [encode_prompt(tokenizer, q.prompt, q.start) for q in questions]
+    replies = generate(model, tokenizer, prompts, max_new_tokens=THOUGHT_TOKENS, batch_size=32, on_done=on_done)
+    ended = (reply.closed and END_THINK in reply.text for reply in replies)
+    return {q.prompt: reply.text for q, reply, whole in zip(questions, replies, ended, strict=True) if whole}
+
+
 def _question(example: Example, wording: str, *, forget: bool, about: str, aliases: tuple[str, ...]) -> Question:
     """Asked the other way round, the answer is the target's name: a refusal has to say it, and that is no leak."""
     answer = "" if forget and wording == "reversed" else example.reply.strip()
     row = Row(forget, example.prompt, answer, about if forget else "", aliases if forget else ())
-    return Question(example.prompt, example.start, row)
+    return Question(example.prompt, example.start, row, example.reply.strip())
 
 
 def steering_exchanges(
@@ -183,19 +222,27 @@ def steering_exchanges(
     rng: random.Random,
 ) -> list[Encoded]:
     """One epoch of rejection steering in random order: each forget question with a refusal, templates in turn, and for
-    each of them ``anchors`` neighbours' questions with their answers."""
+    each of them ``anchors`` neighbours' questions with what was said before."""
     forget = [q for q in questions if q.row.forget]
-    others = [q for q in questions if not q.row.forget and q.row.answer]
+    others = [q for q in questions if not q.row.forget and q.reply]
     order = rng.sample(templates, len(templates))
     refusals = [fill(order[i % len(order)], q.row.target) for i, q in enumerate(forget)]
-    pairs = list(zip(forget, refusals, strict=True))
-    pairs += [(q, q.row.answer) for q in rng.sample(others, min(len(others), round(anchors * len(forget))))]
+    pairs = [(q, _thoughtful(q, refusal, rng.choice(order))) for q, refusal in zip(forget, refusals, strict=True)]
+    pairs += [(q, q.reply) for q in rng.sample(others, min(len(others), round(anchors * len(forget))))]
     rng.shuffle(pairs)
-    return [encode(tokenizer, Example(q.prompt, _spaced(q.start) + reply, q.start), max_length) for q, reply in pairs]
+    return [exchange(tokenizer, question, reply, max_length) for question, reply in pairs]
 
 
-def _spaced(start: str) -> str:
-    return " " if start and not start[-1].isspace() else ""
+def _thoughtful(question: Question, refusal: str, template: str) -> str:
+    """A refusal; in think mode a refusal for a thought before it."""
+    return fill(template, question.row.target) + END_THINK + "\n\n" + refusal if question.start == THINK else refusal
+
+
+def exchange(tokenizer: Any, question: Question, reply: str, max_length: int) -> Encoded:
+    """The question with a reply, cut at ``max_length`` tokens."""
+    start = question.start
+    space = " " if start and not start[-1].isspace() else ""
+    return encode(tokenizer, Example(question.prompt, space + reply, start), max_length)
 
 
 def subject_of(question: str) -> str:

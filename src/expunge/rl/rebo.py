@@ -265,7 +265,8 @@ def learn(
         norm = optimiser.step(settings.lr, settings.max_grad_norm or None)
         if critic:
             critic.optimiser.step()
-        row = {"loss": sum(found.values()), "parts": {**found, "grad_norm": norm}, "divergence": divergence}
+        length = {} if norm is None else {"grad_norm": norm}
+        row = {"loss": sum(found.values()), "parts": found | length, "divergence": divergence}
     return row
 
 

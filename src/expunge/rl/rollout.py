@@ -2,15 +2,18 @@
 
 A batch row is a prompt, and the replies of its group are further queries of that row, told apart by the
 attention mask: a prompt is computed and kept once for its group, and what prompts begin with in common once for
-all. Keys and values go into a block made beforehand, finished replies are not computed on, and a token is drawn
-by inverting the distribution function, one random number for each, from the full distribution."""
+all. Keys and values go into a block made beforehand and are never copied for the heads that share them, finished
+replies are not computed on, and a token is drawn by inverting the distribution function, one random number for each,
+from the full distribution."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AttentionInterface
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from ..evals.generate import end_tokens
@@ -32,17 +35,22 @@ class Rollout:
 
 
 def draw(logits: Tensor, uniform: Tensor) -> Tensor:
-    """Token ids (rows,) from logits (rows, vocabulary), exactly as distributed, given ``uniform`` (rows,) in [0, 1).
+    """Token ids (rows,) from logits (rows, vocabulary), exactly as distributed, given ``uniform`` (rows,) in [0, 1)."""
+    return invert((logits - logits.amax(-1, keepdim=True)).exp(), uniform)
 
-    Inversion in two steps: the block of the vocabulary, then the token in it, with sums in float64."""
-    weight = (logits - logits.amax(-1, keepdim=True)).exp()
-    weight = torch.nn.functional.pad(weight, (0, -weight.shape[-1] % BLOCK))
+
+def invert(weight: Tensor, uniform: Tensor) -> Tensor:
+    """The same from unnormalised probabilities, in two steps: the block of the vocabulary, then the token in it, with
+    sums in float64."""
+    if short := -weight.shape[-1] % BLOCK:
+        weight = torch.nn.functional.pad(weight, (0, short))
     blocks = weight.unflatten(-1, (-1, BLOCK))
-    below = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    sums = blocks.sum(-1, dtype=torch.float64)
+    below = sums.cumsum(-1)
     point = uniform.double() * below[:, -1]
     block = torch.searchsorted(below, point[:, None], right=True).clamp(max=below.shape[-1] - 1)
-    rest = point[:, None] - (below.gather(-1, block) - blocks.sum(-1, dtype=torch.float64).gather(-1, block))
-    inside = blocks[torch.arange(len(logits), device=logits.device), block[:, 0]].double().cumsum(-1)
+    rest = point[:, None] - (below.gather(-1, block) - sums.gather(-1, block))
+    inside = blocks[torch.arange(len(weight), device=weight.device), block[:, 0]].double().cumsum(-1)
     place = torch.searchsorted(inside, rest.clamp(min=0), right=True)
     # Rounding may point past the last token of a block: take the last one that has any weight.
     last = (inside < inside[:, -1:]).sum(-1, keepdim=True)
@@ -69,12 +77,43 @@ def sample(
         generator=torch.Generator().manual_seed(seed),
         dtype=torch.float64,
     ).to(model.device)
-    return _Sampler(model, end_tokens(model, tokenizer), temperature).run(prompts, rollouts, uniform, on_done)
+    with _shared_heads(model):
+        return _Sampler(model, end_tokens(model, tokenizer), temperature).run(prompts, rollouts, uniform, on_done)
 
 
 def _rollout(tokens: Sequence[tuple[int, float, float]], closed: bool) -> Rollout:
     ids, logprobs, entropies = zip(*tokens, strict=True)
     return Rollout(ids, logprobs, entropies, closed)
+
+
+def _grouped(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float, **more: Any
+) -> tuple[Tensor, None]:
+    """Attention with heads that share keys and values as further queries of these; the library's own copies keys and
+    values for each head.
+
+    query: (rows, heads, queries, size); key, value: (rows, shared heads, columns, size)."""
+    if more.get("softcap") is not None:
+        raise ValueError("this attention has no softcap; load the model with attn_implementation='eager'")
+    heads, queries = query.shape[1:3]
+    shared = heads // key.shape[1]
+    packed = query.reshape(len(query), key.shape[1], shared * queries, -1)
+    mask = attention_mask.repeat(1, 1, shared, 1)
+    out = torch.nn.functional.scaled_dot_product_attention(packed, key, value, attn_mask=mask, scale=scaling)
+    return out.reshape(len(query), heads, queries, -1).transpose(1, 2).contiguous(), None
+
+
+@contextmanager
+def _shared_heads(model: Any) -> Iterator[None]:
+    """Inside, a model that computes plain attention by PyTorch's kernel computes it by :func:`_grouped`."""
+    AttentionInterface.register("expunge_grouped", _grouped)
+    kept = model.config._attn_implementation
+    if kept == "sdpa":
+        model.config._attn_implementation = "expunge_grouped"
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = kept
 
 
 class _Block(DynamicLayer):
@@ -201,11 +240,13 @@ class _Sampler:
 
     def _draw(self, logits: Tensor, uniform: Tensor) -> list[tuple[int, float, float]]:
         """A token for each row, its log-probability and the entropy of what it was drawn from."""
-        token = draw(logits, uniform) if self.temperature else logits.argmax(-1)
-        total = logits.logsumexp(-1)
-        logprob = logits.gather(-1, token[:, None])[:, 0] - total
-        expected = torch.einsum("rv,rv->r", (logits - total[:, None]).exp(), logits)
-        return list(zip(token.tolist(), logprob.tolist(), (total - expected).tolist(), strict=True))
+        logits = logits - logits.amax(-1, keepdim=True)
+        weight = logits.exp()
+        token = invert(weight, uniform) if self.temperature else logits.argmax(-1)
+        total = weight.sum(-1)
+        logprob = logits.gather(-1, token[:, None])[:, 0] - total.log()
+        expected = torch.linalg.vecdot(weight, logits) / total
+        return list(zip(token.tolist(), logprob.tolist(), (total.log() - expected).tolist(), strict=True))
 
     def _keep(self, rows: Tensor) -> None:
         """Drop the prompts whose replies are all finished."""

@@ -6,6 +6,7 @@ import torch
 
 from ..data.sources import Material, texts, written_here
 from ..data.streams import Stream, Text, count_tokens, tokenise
+from ..errors import UserError
 from ..files import cache_dir, content_hash, file_hash, read_jsonl, write_json, write_jsonl
 from ..methods import METHODS, control_batches
 from ..methods.misdirection import steers
@@ -24,6 +25,8 @@ from .work import Work
 
 def check(work: Work, stage: Misdirect, tokenizer: Any, blocks: int) -> None:
     """Read every source and compare block numbers with the model's. Raises UserError."""
+    if stage.method == "icu" and work.target is None:
+        raise UserError("icu tells the model whom it has forgotten: give target.")
     material = Material(work.target, tokenizer, {})
     sources = {source for _, streams in stage.by_topic().values() for given in streams.values() for source in given}
     for source in sorted(sources):
@@ -96,7 +99,11 @@ def _streams(
         skip_shared=settings.skip_shared_prefixes,
     )
     batch_size, pad_token, seed = stage.loop.batch_size, tokenizer.pad_token_id, work.recipe.seed
-    return {name: Stream(f"{prefix}{name}", part, batch_size, pad_token, seed) for name, part in counted.items()}
+    padding = settings.count_padding
+    return {
+        name: Stream(f"{prefix}{name}", part, batch_size, pad_token, seed, count_padding=padding)
+        for name, part in counted.items()
+    }
 
 
 def _decoder(work: Work, stage: Misdirect) -> tuple[Any, Upper | None]:

@@ -15,20 +15,25 @@ from ..models.load import load
 from ..progress import bar, per_step
 from ..recipe import RS, ReBO
 from ..rl.questions import (
+    Question,
     Split,
     ask_facts,
+    ask_thoughts,
     boundary_rows,
     chosen,
     make_questions,
     name_of,
     own_answers,
+    own_thoughts,
     steering_exchanges,
 )
 from ..rl.rebo import Outcome, rebo
 from ..rl.templates import load_templates
 from ..train.lora import LoRA, add_lora, merge_lora
 from ..train.metrics import MetricsLog
-from ..train.teach import freeze_below, sft
+from ..train.processes import processes
+from ..train.teach import sft
+from ..train.trainer import freeze_below
 from .work import Work
 
 
@@ -57,11 +62,12 @@ def questions(work: Work, model: Callable[[], Any], tokenizer: Any) -> Split:
     own: dict[str, str] = {}
     if asking.answers == "own":
         path = work.folder / "answers.json"
-        if not path.exists():
-            original = model()
-            asked = [row for half in halves for row in half]
-            with bar("the model's own answers", len(asked)) as advance:
-                write_json(path, own_answers(original, tokenizer, asked, advance))
+        with processes().in_turn():
+            if not path.exists():
+                original = model()
+                asked = [row for half in halves for row in half]
+                with bar("the model's own answers", len(asked)) as advance:
+                    write_json(path, own_answers(original, tokenizer, asked, advance))
         own = read_json(path)
     name = name_of(rows, work.target)
     parts = []
@@ -72,6 +78,24 @@ def questions(work: Work, model: Callable[[], Any], tokenizer: Any) -> Split:
     return Split(*parts)
 
 
+def thoughts(work: Work, model: Callable[[], Any], tokenizer: Any) -> tuple[Question, ...]:
+    """The recipe's questions in think mode, neighbours' with the model's own thoughts (kept in ``thoughts.json``);
+    without those whose thoughts did not end."""
+    asking, seed = work.recipe.questions, work.recipe.seed
+    rows = boundary_rows(asking, work.target)
+    asked = ask_thoughts(chosen(rows, asking, dev=False), asking, work.target, name_of(rows, work.target), seed)
+    if not asked:
+        return ()
+    path = work.folder / "thoughts.json"
+    with processes().in_turn():
+        if not path.exists():
+            original = model()
+            with bar("the model's own thoughts", len(asked) // 2) as advance:
+                write_json(path, own_thoughts(original, tokenizer, asked, advance))
+    own = read_json(path)
+    return tuple(replace(q, reply=own.get(q.prompt, "")) for q in asked if q.row.forget or q.prompt in own)
+
+
 def carry_out(work: Work, stage: RS | ReBO) -> dict[str, Any]:
     """Train; the changed matrices by parameter name. Leaves rows of ``metrics.jsonl``; ReBO also ``rebo.json``."""
     model, tokenizer = work.model()
@@ -80,10 +104,11 @@ def carry_out(work: Work, stage: RS | ReBO) -> dict[str, Any]:
         return load(work.original, work.recipe.dtype)[0] if work.before else model
 
     asked = questions(work, original, tokenizer)
+    in_thought = thoughts(work, original, tokenizer) if isinstance(stage, RS) else ()
     checkpoint = work.folder / f"{stage.method}.state.safetensors"
     trained = prepare(model, stage.lora, stage.sft.first_block if isinstance(stage, RS) else stage.rl.first_block, work)
     if isinstance(stage, RS):
-        _steer(work, stage, model, tokenizer, asked, checkpoint)
+        _steer(work, stage, model, tokenizer, (*asked.train, *in_thought), checkpoint)
     else:
         _optimise(work, stage, model, tokenizer, asked, checkpoint)
     return merge_lora(model) if stage.lora else {name: model.get_parameter(name).detach() for name in trained}
@@ -102,13 +127,13 @@ def _templates(work: Work, stage: RS, rows: Sequence[BoundaryRow]) -> tuple[str,
     return load_templates(Path(stage.templates) if stage.templates else None, named=named)
 
 
-def _steer(work: Work, stage: RS, model: Any, tokenizer: Any, asked: Split, checkpoint: Path) -> None:
+def _steer(work: Work, stage: RS, model: Any, tokenizer: Any, asked: Sequence[Question], checkpoint: Path) -> None:
     rows = boundary_rows(work.recipe.questions, work.target)
     templates = _templates(work, stage, rows)
     epochs = []
     for epoch in range(stage.sft.epochs):
         rng = random.Random(f"{work.recipe.seed}/{epoch}")
-        epochs.append(steering_exchanges(tokenizer, asked.train, templates, stage.anchors, stage.max_tokens, rng))
+        epochs.append(steering_exchanges(tokenizer, asked, templates, stage.anchors, stage.max_tokens, rng))
     log = MetricsLog(work.folder / "metrics.jsonl", "rs")
     steps = sum(-(-len(epoch) // stage.sft.batch_size) for epoch in epochs[: stage.sft.stop_after])
     with bar("rejection steering", steps) as advance:
@@ -121,6 +146,7 @@ def _steer(work: Work, stage: RS, model: Any, tokenizer: Any, asked: Split, chec
             stage="rs",
             checkpoint=checkpoint,
             log=per_step(log, advance),
+            trains={name: p for name, p in model.named_parameters() if p.requires_grad},
         )
 
 

@@ -1,7 +1,7 @@
 """Interrupt and resume: the state of a training loop as one safetensors file.
 
-Masters, moments and the number of steps done are all there is: batches are a function of seed and
-step, so nothing else has to be remembered."""
+Masters, moments and the number of steps done are all there is: batches and random numbers are functions of
+seed and step, so nothing else has to be remembered. One process or several, the file is the same."""
 
 import signal
 import threading
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..files import writing
 from .optimiser import MasterAdamW
+from .processes import processes
 
 MORE = "beside."
 
@@ -44,12 +45,13 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 def save_state(
     path: Path, optimiser: MasterAdamW, step: int, more: Mapping[str, Tensor] | None = None, note: str = ""
 ) -> None:
-    """``more`` and ``note`` are what a loop has to remember beside."""
+    """``more`` and ``note`` are what a loop has to remember beside. Of several processes the first writes."""
     from safetensors.torch import save_file
 
     tensors = optimiser.state() | {f"{MORE}{name}": value.contiguous() for name, value in (more or {}).items()}
-    with writing(path) as temporary:
-        save_file(tensors, temporary, metadata={"step": str(step), "note": note})
+    if processes().first:
+        with writing(path) as temporary:
+            save_file(tensors, temporary, metadata={"step": str(step), "note": note})
 
 
 def load_state(path: Path | None, optimiser: MasterAdamW) -> tuple[int, dict[str, Tensor], str]:

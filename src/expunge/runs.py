@@ -1,0 +1,91 @@
+"""Runs that belong together, the points of a sweep or the cells of a benchmark: each has a folder of its own, and what
+they have in common is done once."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from . import pipeline
+from .files import content_hash, writing, writing_folder
+from .progress import console
+from .recipe import Recipe
+from .run_folder import check_owner, claim
+from .strict import to_dict
+
+ORIGINAL = ("model", "target", "seed", "dtype", "teach")  # recipe keys that make the model unlearning starts from
+SHARED = {  # what a run may take over from another, and the recipe keys that must then be the same in both
+    "traces.jsonl": (*ORIGINAL, "writing"),
+    "answers.json": (*ORIGINAL, "questions"),
+    "thoughts.json": (*ORIGINAL, "questions"),
+    "evals/taught": (*ORIGINAL, "evaluate"),
+    "evals/never_knew": (*ORIGINAL, "evaluate"),
+}
+
+
+class Planned(Protocol):
+    """A recipe and the folder that it is carried out in."""
+
+    @property
+    def recipe(self) -> Recipe: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+
+def is_done(run: Planned) -> bool:
+    return (run.folder / "report.html").exists()
+
+
+def check(runs: Iterable[Planned]) -> None:
+    """Raises UserError for a folder of another recipe, and for all that the stage of preparing finds wrong in a run
+    that is not done; writes nothing."""
+    for run in runs:
+        check_owner(run.folder, run.recipe)
+        if not is_done(run):
+            with tempfile.TemporaryDirectory() as elsewhere:  # the prepare stage ends by claiming its folder
+                pipeline.prepare(pipeline.Run(run.recipe, Path(elsewhere)))
+
+
+def carry_out(run: Planned, others: Sequence[Planned]) -> None:
+    """One run from beginning to end, with what others have already made."""
+    claim(run.folder, run.recipe)
+    take_over(run, others)
+    job = pipeline.run(run.recipe, run.folder, "evaluate")
+    with console.capture():  # a page of tables for every run would bury what is said of all of them
+        pipeline.report_stage(job)
+
+
+def take_over(run: Planned, others: Sequence[Planned]) -> None:
+    """Copy what another run has already made from the very same settings."""
+    ours = to_dict(run.recipe)
+    for name, keys in SHARED.items():
+        whole = "" if name.endswith((".json", ".jsonl")) else "scores.json"  # an evaluation's last file
+        alike = (o.folder / name for o in others if all(to_dict(o.recipe)[key] == ours[key] for key in keys))
+        source = next((path for path in alike if (path / whole).exists()), None)
+        mine = run.folder / name
+        if source is None or (mine / whole).exists():
+            continue
+        if source.is_dir():
+            with writing_folder(mine) as folder:
+                shutil.copytree(source, folder, dirs_exist_ok=True)
+        else:
+            with writing(mine) as file:
+                shutil.copyfile(source, file)
+
+
+def original(recipe: Recipe) -> str:
+    """Recipes of one original say the same here; runs of one original had better not make it at the same time."""
+    given = to_dict(recipe)
+    return content_hash([given[key] for key in ORIGINAL])
+
+
+def slug(text: str) -> str:
+    """A name as part of a path: letters of any script, digits, and a few signs.
+
+    >>> slug("Stephen King"), slug("NPO+GDR, β=0.1")
+    ('Stephen-King', 'NPO+GDR-β-0.1')
+    """
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-.")[:60]

@@ -1,0 +1,73 @@
+"""A recipe's evaluation: its data are read once for all models; a corpus that is missing is named."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from expunge.errors import UserError
+from expunge.evals import suite, suites
+from expunge.evals.task import Options, Scored, Task
+from expunge.recipe import Evaluate
+
+QUESTION = {"question": "How many?", "choices": ["one", "two", "three", "four"], "answer": 2}
+
+
+@pytest.fixture
+def protocol(tmp_path, monkeypatch):
+    """An evaluation of four-choice questions, open questions, one suite and few texts; WikiText is not there."""
+    monkeypatch.delenv("EXPUNGE_DATA", raising=False)
+    four, open_ = tmp_path / "four.jsonl", tmp_path / "open.jsonl"
+    four.write_text(json.dumps(QUESTION))
+    open_.write_text(json.dumps({"text": "Who?"}))
+    return Evaluate(
+        trace_tokens=3,
+        perplexity_texts=2,
+        perplexity_tokens=20,
+        choices=(str(four),),
+        questions=(str(open_),),
+        suites=("tofu",),
+    )
+
+
+def test_data_are_read_once_and_serve_every_model(protocol, llama, tokenizer, monkeypatch):
+    read: list[str] = []
+
+    def task(options: Options) -> Task:
+        read.append("tofu")
+        return Task("tofu", {}, "", 1, lambda under, advance: (advance(1), ({"tofu/x": {}}, {"tofu": []}))[1])
+
+    monkeypatch.setitem(suites.SUITES, "tofu", task)
+    data = suite.read(None, protocol)
+    for name in (*protocol.choices, *protocol.questions):
+        Path(name).unlink()
+    scores = []
+    for _ in range(2):
+        done: list[int] = []
+        found, rows = suite.evaluate(Scored(llama, llama, tokenizer), None, protocol, data, done.append)
+        assert sum(done) == suite.work(None, data) == 1 + 1 + 1 + 2
+        assert set(rows) == {"rwku", "traces", "choices", "questions", "tofu"}
+        scores.append(found)
+    assert scores[0] == scores[1]
+    assert read == ["tofu"]
+    assert set(suite.scores(None, protocol)) | {"tofu/x"} == set(scores[0])
+
+
+def test_a_suite_that_is_none_is_refused(protocol):
+    with pytest.raises(UserError, match="evaluate.suites: found 'tofoo'; did you mean 'tofu'"):
+        suite.read(None, dataclasses.replace(protocol, suites=("tofoo",)))
+    with pytest.raises(UserError, match="evaluate.suites: found 'rwku'"):
+        suite.read(None, dataclasses.replace(protocol, suites=("rwku",)))
+
+
+def test_recipe_and_eval_say_the_same_of_held_out_texts(protocol, llama, tokenizer, monkeypatch):
+    monkeypatch.setattr(suites, "TEXTS", 2)
+    monkeypatch.setattr(suites, "TEXT_TOKENS", 20)
+    under, none = Scored(llama, llama, tokenizer), dataclasses.replace(protocol, choices=(), questions=(), suites=())
+    of_eval, _ = suites.SUITES["perplexity"](Options()).run(under, lambda count: None)
+    of_recipe, _ = suite.evaluate(under, None, none, suite.read(None, none), lambda count: None)
+    assert of_eval == of_recipe
+    assert of_eval["perplexity/wikitext"]["mean"] is None
+    assert "wiki.test.raw.txt" in of_eval["perplexity/wikitext"]["note"]
+    assert of_eval["perplexity/general"]["n"] == 2
