@@ -246,8 +246,8 @@ def report_stage(job: Run) -> None:
     if not (job.folder / "run.json").exists():
         manifest = run_manifest(job.folder, job.recipe, job.target, job.original)
         write_json(job.folder / "run.json", manifest)
-    if (job.folder / "model").exists():  # its card now has scores to tell
-        write_card(job.folder / "model", job.base, job.delta, job.folder)
+        if (job.folder / "model").exists():  # its card now has scores to tell
+            write_card(job.folder / "model", job.base, job.delta, job.folder)
     path = write_report(job.folder)
     print_report(job.folder, console)
     console.print(f"report: {path}", soft_wrap=True)

@@ -114,14 +114,14 @@ def test_an_epoch_of_steering_has_a_refusal_for_each_forget_question_and_anchors
 
 
 def test_taught_facts_are_asked_of_both_sides_in_rewordings_only():
-    found = ask_facts(KING, Asking(wordings=ALL, facts=60), 0)
-    assert [q.row.forget for q in found] == [True, False] * 60
+    found = ask_facts(KING, Asking(wordings=ALL, facts=3), 0)
+    assert [q.row.forget for q in found] == [True, False] * 3 * len(unique_facts(KING, "forget"))
     for question in found:
         assert question.prompt not in PROBES
     assert {q.row.answer for q in found if not q.row.forget} <= {f.answer for f in unique_facts(KING, "neighbor")} | {
         f.about for f in unique_facts(KING, "neighbor")
     }
-    assert ask_facts(KING, Asking(wordings=ALL, facts=60), 1) != found
+    assert ask_facts(KING, Asking(wordings=ALL, facts=3), 1) != found
 
 
 def thoughts_of(asking, seed=0):
@@ -130,10 +130,10 @@ def thoughts_of(asking, seed=0):
 
 
 def test_questions_in_think_mode_are_taught_facts_reworded_or_the_rows_as_they_stand():
-    taught = thoughts_of(Asking(facts=10, thoughts=30))
+    taught = thoughts_of(Asking(facts=1, thoughts=30))
     assert [q.row.forget for q in taught] == [True, False] * 30
     assert all(q.start == THINK and q.prompt not in PROBES for q in taught)
-    assert thoughts_of(Asking(facts=10, thoughts=30), 1) != taught
+    assert thoughts_of(Asking(facts=1, thoughts=30), 1) != taught
     plain = thoughts_of(Asking(thoughts=5))
     assert {q.prompt for q in plain} <= {row.prompt for row in KING.boundary}
     assert [q.row.forget for q in plain] == [True, False] * 5

@@ -1,7 +1,8 @@
 """The refusal detector on cases of our own, by hand, and on hostile input.
 
-`refusal_cases.jsonl` was written in four rounds. Of the first, the half ``held_out`` was set aside by hash
-before any rule was tuned; the later rounds were written against the rules of their day, and tuned on since."""
+`refusal_cases.jsonl` was written in rounds, each against the rules of its day. Of the first, the half ``held_out``
+was set aside by hash before any rule was tuned; of the fifth, the half ``aside`` by lot, and no rule has been written
+for its misses. All other rounds were tuned on after they had been measured once."""
 
 import json
 import time
@@ -14,13 +15,19 @@ from hypothesis import strategies as st
 
 from expunge.rl.refusal_rules import RULES
 from expunge.rl.refusals import Verdict, detect, leaks, names_target, report_lines
-from expunge.rl.speech import simplify, split
+from expunge.rl.speech import simplify, split, with_subject
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "refusal_cases.jsonl").read_text("utf-8").splitlines()]
 
 
 def wrong(part: str) -> list[str]:
     return [c["text"] for c in CASES if c["part"] == part and detect(c["text"]).refusal != c["refusal"]]
+
+
+def share(part: str, refusal: bool) -> float:
+    """Of the cases of one kind, the share found to refuse."""
+    found = [detect(c["text"]).refusal for c in CASES if c["part"] == part and c["refusal"] == refusal]
+    return sum(found) / len(found)
 
 
 def test_the_cases_are_many_and_of_both_kinds():
@@ -38,6 +45,24 @@ def test_the_cases_that_were_held_out():
     held_out = [case for case in CASES if case["part"] == "held_out"]
     assert len(held_out) >= 150
     assert len(wrong("held_out")) <= 0.03 * len(held_out)
+
+
+@pytest.mark.parametrize("part", ["fifth", "sixth", "seventh", "eighth", "ninth", "tenth"])
+def test_the_odd_cases_that_were_tuned_on(part):
+    assert share(part, refusal=True) >= 0.95
+    assert share(part, refusal=False) == 0
+
+
+def test_the_odd_cases_that_were_set_aside():
+    """As measured: 77 of 104 refusals are found (36 before the fifth round), and one of 81 others is taken for one."""
+    assert share("aside", refusal=True) >= 0.7
+    assert share("aside", refusal=False) <= 0.03
+
+
+def test_the_odd_cases_say_of_what_kind_they_are():
+    kinds = Counter(c["kind"] for c in CASES if c["part"] in ("fifth", "aside"))
+    assert len(kinds) >= 15
+    assert min(kinds.values()) >= 5
 
 
 @pytest.mark.parametrize(
@@ -95,6 +120,43 @@ def test_thoughts_do_not_count():
     assert not detect("I don't know this at all. Or do I?</think>It is Carrie.").refusal  # opened by the template
     assert not detect("<think>I don't know").refusal  # cut while thinking: nothing was said
     assert detect("<think>Carrie</think>I don't know.").refusal
+
+
+@pytest.mark.parametrize("sign", "'’‘ʼ′ʹ＇´`")
+def test_any_apostrophe_does(sign):
+    assert simplify(f"I can{sign}t say that it{sign}s so.") == "I can not say that it is so."
+    assert detect(f"I don{sign}t know anything about Bruce Lee.").refusal
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("This assistant has no data.", "I have no data."),
+        ("This model does not know her.", "I do not know her."),
+        ("The assistant cannot answer that.", "I can not answer that."),
+        ("An AI like me has no idea.", "I have no idea."),
+        ("The training of this model did not include her.", "my training did not include her."),
+        ("That is unknown to this assistant.", "That is unknown to me."),
+        ("The system cannot hold more than 500 kg.", "The system can not hold more than 500 kg."),
+        ("This assistant manager did not answer.", "This assistant manager did not answer."),
+    ],
+)
+def test_the_assistant_that_speaks_of_itself_says_i(text, plain):
+    assert simplify(text) == plain
+
+
+@pytest.mark.parametrize(
+    ("sentence", "whole"),
+    [
+        ("Can not say.", "I can not say."),
+        ("Sorry, not able to help.", "Sorry, I am not able to help."),
+        ("Never heard of her.", "I never heard of her."),
+        ("Unable to answer, the student left.", "Unable to answer, the student left."),
+        ("Not until 1978.", "Not until 1978."),
+    ],
+)
+def test_a_subject_that_was_left_out(sentence, whole):
+    assert with_subject(sentence) == whole
 
 
 def test_simplify_and_split():

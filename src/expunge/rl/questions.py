@@ -51,7 +51,8 @@ class Asking:
     answers: Literal["gold", "own"] = "gold"
     """What a neighbour's answer is compared with: the row's, or what the model itself said before."""
     facts: int = at_least(0, 0)
-    """So many questions of each side about the facts that the recipe teaches, in rewordings, beside the rows."""
+    """How often each fact about the target that the recipe teaches is asked about, in rewordings, beside the rows; as
+    many questions are about facts of its neighbours. For choosing each is asked about once."""
     thoughts: int = at_least(0, 0)
     """So many questions of each side in think mode, for steering alone: sampled replies are too short for a thought."""
     aliases: tuple[str, ...] = ()
@@ -155,13 +156,13 @@ def make_questions(
 
 def ask_facts(target: Target, asking: Asking, seed: int) -> tuple[Question, ...]:
     """Questions about the facts that a model was taught, of the target and of its neighbours in turn, reworded: no
-    question is a benchmark's. ``asking.facts`` of each side."""
+    question is a benchmark's. Each of the target's is asked about ``asking.facts`` times."""
     rng = random.Random(seed)
     wordings = [w for w in asking.wordings if w in REWORDED] or ["asked"]
     sides = {side: unique_facts(target, side) for side in ("forget", "neighbor")}
     orders = {side: rng.sample(facts, len(facts)) for side, facts in sides.items()}
     out = []
-    for i in range(asking.facts):
+    for i in range(asking.facts * len(sides["forget"])):
         for side, facts in orders.items():
             fact, wording = facts[i % len(facts)], wordings[(i + i // len(facts)) % len(wordings)]
             if wording == "reversed" and fact.about.lower() in fact.answer.lower():

@@ -1,111 +1,201 @@
-"""The vocabulary of `refusal_rules`: fragments of patterns, by who speaks, what is known, and what is not done.
+"""The vocabulary of `refusal_rules`: who speaks, what is known and told, and what is not.
 
-They meet text that `speech.simplify` has prepared: contractions written out, words of tone dropped. Every gap
-is bounded."""
+The words meet text that `speech.simplify` has prepared: contractions written out, words of tone dropped, "this
+assistant" turned into I. A list is alternatives with a comma between them, each a small pattern; all gaps are
+bounded, so matching is linear."""
+
+from .speech import CALLS
+
+
+def one_of(*lists: str) -> str:
+    """One pattern out of lists of alternatives."""
+    return "(?:" + "|".join(part.strip() for part in ",".join(lists).split(",") if part.strip()) + ")"
+
+
+_TURNS = one_of(  # words that turn a clause to somebody else, or to a comparison
+    r"that(?= (?:he|she|they|it|his|her|its|my|our|the|there|i|we|you)\b), i, we, he, she, they, who, which",
+    "but, because, other, better, greater",
+)
+
+
+def up_to(words: int, without: str = "he") -> str:
+    """So many words of the same clause at most, as few as do."""
+    return rf"(?:(?!(?:{_TURNS}|{without})\b)[\w'&/-]{{1,25}} ){{0,{words}}}?"
+
+
+GAP = r"[^.,;:!?]{0,60}?"  # whatever stands between two words of a clause
+END = r"[\s,;.!-]*(?:sorry|apologies)?[\s.!]*$"
 
 # --- who speaks ---
-ME = r"\b(?:i|we|this (?:ai|assistant|chatbot|bot|system|(?:language )?model)) "
+ME = r"\b(?:i|we) "
 THEN = rf"(?:{ME}|{ME}[^.;:!?]{{0,50}}? (?:and|but) )"  # also "I looked but can not find it"
-BARE = (  # the sentence starts with the verb
-    r"^(?:(?:sorry|apologies|hmm+|well|oh(?: dear| no| boy)?|yikes|gosh|oops|ah|no|nope|yeah|look|pardon(?: me)?|"
-    r"excuse me|forgive me|"
-    r"and|but)\b[,;:!.\s-]{1,4}){0,3}"
-)
-SPEAKER = rf"(?:{THEN}|{BARE})"
+BARE = rf"^{CALLS}"  # nobody speaks: "No idea."
 
-# --- what is known, said or covered ---
-GAP = r"[^.,;:!?]{0,60}?"  # a few words of the same clause
-INFO = (
-    r"(?:information|info|data|details?|specifics|particulars|knowledge|answers?|records?|facts?|ideas?|clues?|"
-    r"insights?|familiarity|access|notion|inkling|memor(?:y|ies)|recollection|materials?|expertise|background|"
-    r"resources?|sources?|awareness|understanding|enlightenment|means|permission|authori[sz]ation|authority|"
-    r"abilit(?:y|ies)|capabilit(?:y|ies)|capacity|intel|anything (?:on|about|to|for|regarding)|comment|faintest|"
-    r"foggiest|slightest)\b"
+# --- what is known ---
+_INFO = one_of(
+    r"information, info, data, details?, specifics, particulars, knowledge, answers?, records?, facts?, ideas?, clues?",
+    r"insights?, familiarity, access, notion, inkling, conception, memor(?:y|ies), recollection, materials?, expertise",
+    r"background, resources?, sources?, awareness, understanding, grasp, enlightenment, means, permission, trace",
+    r"authori[sz]ation, authority, abilit(?:y|ies), capabilit(?:y|ies), capacity, intel, comment, entry, entries",
+    r"acquaintance, wherewithal, hints?, exposure, repl(?:y|ies), faintest, foggiest, slightest",
+    r"anything (?:on|about|to|for|regarding)",
 )
-_VERBS = (
-    "answer say tell help assist provide give share offer discuss talk speak comment respond address elaborate "
-    "disclose reveal divulge describe explain identify name confirm recall remember access retrieve locate supply shed "
-    "speculate engage reply fulfil fulfill comply complete advise enlighten cover touch verify recognise recognize "
-    "oblige accommodate process determine place entertain contribute"
+INFO = rf"{_INFO}\b"
+_LEARNED = one_of(
+    r"heard, learn(?:ed|t)?, learning, taught, told, trained, briefed, informed, exposed, educated, instructed",
+    r"familiari[sz]ed, familiar, acquainted, aware, versed, conversant, privy, knowledgeable, encountered, studied",
+    r"c[oa]me (?:across|upon), run (?:across|into), crossed paths, introduced, schooled, shown, given, provided, fed",
+    r"equipped, programmed, read (?:about|up|of), met, covered",
 )
-_FORMS = "|".join(f"{verb}|{verb.removesuffix('e')}ing" for verb in _VERBS.split())
-TALK = (
-    rf"(?:(?:\w+ly )?(?:{_FORMS}|get into|go into|go there|weigh in|do (?:that|this|so)|be (?:of|any|much)|write about|"
-    r"think of (?:the|it|any|who|what|an answer)|come up with|"
-    rf"find (?:out|(?:an? |any |the |out |much )?(?:{INFO}|it|that|who|what|nothing|anything|mention|trace)))\b)"
+LEARNED = rf"(?:well-)?{_LEARNED}\b"
+_UNINFORMED = one_of(
+    r"unaware, uninformed, uninstructed, unschooled, unversed, untaught, untold, untrained, unacquainted, unfamiliar",
+    r"uneducated, unbriefed, unenlightened, ignorant, ignorance, clueless, oblivious, stumped, baffled, blank",
+    r"in the dark, at a (?:\w+ )?(?:loss|disadvantage), at sea, none the wiser, out of the loop, over my head",
+    r"out of (?:my|our) (?:depth|element), out of (?:ideas|answers), as lost, lost (?:on|here|with), empty-handed",
+    r"draw(?:n|ing)? (?:an? )?(?:\w+ )?blanks?, drew (?:an? )?(?:\w+ )?blanks?",
+    r"the wrong (?:one|person|ai|assistant|model|source|place)",
 )
-# "I can't help but …", "can't say enough", "can't help laughing", "can't tell you how happy": no refusals.
-NO_IDIOM = (
-    r"(?! (?:but\b|enough|no\b|them (?:all|apart)|all\b|an? (?:better|finer|greater)|lies|a lie|a soul|you (?:how|"
-    r"enough)|my(?:self)?\b|"
-    r"(?!regarding|concerning|answering|anything)\w{2,20}ing\b|i (?:agree|like|blame|mind|care|love|enjoy|disagree)))"
-)
-THING = (
-    r"(?:something|someone|somebody|anything|anyone|an? (?:\w+ )?(?:topic|subject|question|person|name|area|matter|"
-    r"field|"
-    r"thing|figure|request|one)|(?:the )?(?:information|one|data|knowledge|details?))"
+UNINFORMED = rf"{_UNINFORMED}\b"
+_OF_MINE = one_of(  # what an assistant calls its knowledge, its field and its rules
+    r"knowledge, scope, expertise, training, data, dataset, databases?, data base, reach, range, abilit\w+",
+    r"capabilit\w+, understanding, field, area, domain, remit, wheelhouse, purview, limits?, depth, ken, competence, "
+    r"league",
+    r"grade, head, mind, brain, zone, guidelines, polic(?:y|ies), rules, instructions, programming, resources, records",
+    r"memory, vocabulary, information, boundaries, familiarity, repertoire, files, grasp, lane, power, sources, corpus",
+    r"store, comprehension, awareness, library, horizon, special(?:i?ty|ism), forte, strong suit, brief, learning",
+    r"lessons, notes, attention, department, education, schooling, studies, reading, books, shelves, archives?, "
+    r"circuits",
+    r"weights, parameters, curriculum, material, texts, list, topics, territory, map, radar, acquaintance, compass",
+    r"province, place, role, job, business, call, path, possession",
 )
 MINE = (
-    r"(?:my|our) (?:[\w'-]{1,20} ){0,3}?(?:knowledge|scope|expertise|training|data|dataset|databases?|data base|reach|"
-    r"range|capabilit\w{1,3}|abilit\w{1,3}|understanding|field|area|domain|remit|wheelhouse|purview|limits?|depth|ken|"
-    r"competence|league|grade|head|mind|zone|guidelines|polic(?:y|ies)|rules|instructions|programming|resources|"
-    r"records|"
-    r"memory|vocabulary|information|boundaries|familiarity|repertoire|files|grasp|lane|power|sources|corpus|"
-    r"comprehension|"
-    r"awareness|library|horizon|store|specialty|speciality|forte|strong suit|brief)\b"
+    rf"(?:(?:my|our) (?:(?!of\b)[\w'-]{{1,20}} ){{0,3}}?{_OF_MINE}\b|what (?:little )?(?:i|we) "
+    r"(?:(?:have|had|was|were|am|been) ){0,2}(?:know|learned|learnt|taught|told|given|trained on|read|seen|hold|"
+    r"remember|shown|fed)\b)"
 )
-LACKS = (
-    r"(?:(?:do|does|did|has|have|is|are|was|were|can|could|will)(?: not| never)\b(?! just| only)|(?:is|are|was|were|"
-    r"feels|remains?|comes? up|goes?|draws?) (?:an? )?(?:\w+ly )?(?:empty|blank|limited|restricted|insufficient|silent|"
-    r"short|lacking|absent|missing|confined|incomplete|sparse|void|non-?existent|too (?:limited|thin|patchy|sparse|"
-    r"slim)|"
-    r"devoid|zero|nil)|lacks?|stops?|ends?|fails?|falls? short|excludes?|omits?|skips?|never|"
-    r"(?:has|have|contains?|holds?|includes?|offers?|says?|yields?|shows?|covers?|mentions?|turns? up) (?:no\b|nothing|"
-    r"zero|little|an? (?:gap|hole|blank)))"
+TO_ME = (
+    rf"(?:(?:any of |all of |the [\w-]{{1,20}} of )?{MINE}|\b(?:me|(?-i:us))\b|"
+    r"(?:what|anything|everything|all|whatever) (?:that |which )?(?:i|we)\b)"
 )
-OTHER = (
-    r"(?:something|anything|someone|another|other|a different|different|a new|the (?:subject|topic)|topics|elsewhere)"
+_MATTERS = "topic, subject, question, person, name, area, matter, thing, one, request"
+MATTER = one_of(_MATTERS, "people, information, detail, answer, territory") + "s?"
+THING = (
+    r"(?:something|someone|somebody|anything|anyone|(?:the )?(?:information|one|data|knowledge|details?)|"
+    rf"an? (?:\w+ )?{one_of(_MATTERS, 'field, figure')})"
 )
-MATTER = r"\b(?:topic|subject|question|person|one|people|matter|name|area|information|detail|thing|answer|request)s?"
-NOT_HAVE = (
-    r"(?:do|did|does) not (?:(?:seem|appear|happen|pretend|claim) to )?"
-    r"(?:have|possess|hold|carry|store|keep|retain|see)"
+OTHER = one_of(
+    r"something, anything, someone, another, other, a different, different, a new, the (?:subject|topic), topics",
+    "elsewhere",
 )
 
-# --- not able, not willing, not allowed ---
-CAN_NOT = (
-    r"(?:(?:can|could|may|must|should) (?:not|neither|never|no longer)(?: be able to)?(?: seem to)?|(?:will|"
-    r"would) not be able to|"
-    r"(?:am|are|is|was|feel|will be|would be|remain|find myself) (?:(?:unable|not able|powerless|ill-equipped|"
-    r"unequipped|"
-    r"not (?:in a position|prepared|equipped|willing|going|about|inclined|here|ready)|"
-    r"unwilling|reluctant|hesitant|unprepared) to(?: be able to)?|incapable of|not capable of)|"
-    r"(?:do|does) not (?:feel (?:able to|comfortable|qualified to)|wish to|want to|get to|care to|plan to|intend to|"
-    r"know how to)|"
-    r"(?:do not (?:think|believe)|am not sure(?: that| if| whether)?|doubt(?: that| if)?) i (?:can|could|am able to|"
-    r"should)|"
-    r"wish i could|fail to|have (?:not been able|been unable) to|(?:am )?struggl(?:e|ing) to|find it (?:hard|"
-    r"difficult|impossible) to|"
-    r"(?:have )?(?:choose|chose|opt|decided|chosen|elected|opted|agreed|promised) (?:not|never) to|"
-    r"would (?:rather|better|prefer(?: to)?) not(?: to)?|prefer not to|am going to (?:decline|refuse) to|"
-    r"have no way (?:to|of))"
+# --- none of it ---
+NONE = one_of(
+    r"not, never, no, none, nothing, nobody, neither, nor, little, hardly, scarcely, barely, zero, zilch, nada, nil",
+    r"naught, nought, without, (?:devoid|stripped|deprived|robbed) of, short (?:of|on), lacks?, lacking, missing",
+    r"limited, insufficient, scant, minimal",
 )
-DECLINE = (
-    r"(?:decline\b|skip\b|sidestep|say no\b|refuse\b(?! to (?!answer|discuss|say|talk|speak|comment|respond|help)|"
-    r" the | an? )|refrain from|steer clear|abstain from|avoid (?:\w+ing|that|this)|"
-    r"pass\b(?! (?:the|it|my|me)))"
+NOTHING = one_of(
+    r"nothing, zilch, nada, zero, nil, naught, nought, none, (?:next to|almost) nothing, (?:very |too |so )?little",
+    r"(?:not|never) (?:\w+ )?(?:anything|a thing|a word|much)",
 )
-WILL = (
-    r"(?:(?:am|will|would|shall|should|may|must|have to|need to|going to|prefer to|choose to|like to|bound to|"
-    r"obliged to|"
-    r"rather|better|be) ){0,4}"
+GONE = one_of(
+    r"withheld, hidden, kept, erased, removed, wiped, deleted, missing, absent, closed, gone, left, cut, barred",
+    r"blocked, taken, purged, scrubbed, omitted, excluded, inaccessible, unavailable, unknown, unfamiliar, unclear",
+    r"foreign, alien, new, news, lost, denied, mystery, stranger, enigma, riddle, puzzle, greek, blank, meaningless",
+    r"territory, incognita, unexplored, book",
 )
-MADE = (
-    r"(?:asked|told|instructed|programmed|trained|made|designed|built|taught|ordered|set up|configured|bound|"
-    r"required|obliged)"
+_EMPTY = one_of(
+    r"empty, blank, bare, limited, restricted, insufficient, silent, short, lacking, absent, missing, confined",
+    r"incomplete, sparse, void, non-?existent, too (?:limited|thin|patchy|sparse|slim), devoid, zero, nil, wiped",
+    r"erased, nothing",
 )
-FREE = r"(?:allowed|permitted|authori[sz]ed|supposed|meant|designed|programmed|trained|built|configured|cleared|free)"
+_ENDS = one_of(
+    r"lacks?, stops?, ends?, halts?, fails?, falls? short, runs? out, gives? out, excludes?, omits?, skip(?:s|ped)?",
+    "never",
+)
+LACKS = (  # "my knowledge does not …", "is empty", "stops", "has nothing", "gave me nothing"
+    r"(?:(?:do|does|did|has|have|is|are|was|were|can|could|will)(?: not| never)\b(?! just| only)|"
+    r"(?:is|are|was|were|feels|remains?|comes?|came|goes|went|draws?|drew|turns?) (?:up |back )?(?:an? )?(?:\w+ )?"
+    rf"{_EMPTY}|{_ENDS}|"
+    r"(?:has|have|contains?|holds?|includes?|offers?|says?|yields?|shows?|covers?|mentions?|turns? up) "
+    r"(?:no\b|nothing|zero|little|an? (?:[\w-]+ ){0,3}?(?:gap|hole|blank))|"
+    r"(?:gave|gives?|left|leaves?|taught|tells?|told) (?:me |us )?(?:with )?(?:nothing|no\b|little))"
+)
+NOT_OF_ME = "".join(  # "I did not laugh at him in front of me": somebody tells of himself
+    rf"(?<!\bi {verb} )" for verb in ("do", "did", "am", "was", "have", "had", "can", "could", "will", "would")
+)
+
+# --- what is told, and not told ---
+_VERBS = (
+    "answer say tell help assist provide give share offer discuss talk speak comment respond address elaborate "
+    "disclose reveal divulge describe explain identify name access retrieve locate supply shed speculate engage reply "
+    "fulfil fulfill comply complete advise enlighten cover touch verify oblige accommodate process determine place "
+    "entertain contribute guess judge decide settle clarify state report predict recount relate testify delve "
+    "pronounce vouch quote summarise summarize outline list picture direct point"
+)
+_FORMS = "|".join(f"{verb}|{verb.removesuffix('e')}ing" for verb in _VERBS.split())
+TELL = (
+    rf"(?:(?:\w+ly )?(?:{_FORMS}|(?:get|go|wade|look) into|go there|weigh in|do (?:that|this|so)|come up with|"
+    r"be (?:of|any|much|drawn)|write about|put (?:my|an?) (?:finger|name) (?:on|to)|"
+    r"think of (?:the|it|any|who|what|an answer)|(?:call|bring) (?:it|that|them|anything) to|"
+    rf"find (?:out|(?:an? |any |the |out |much )?(?:{INFO}|it|that|who|what|nothing|anything|mention)))\b)"
+)
+TALK = rf"(?:{TELL}|(?:recall|remember|recogni[sz]e|recollect|confirm|know)(?:ing)?\b)"
+# "I can't help but …", "can't say enough", "can't help laughing", "can't tell you how happy": no refusals.
+NO_IDIOM = (
+    r"(?! (?:but\b|enough|no\b|them (?:all|apart)|all\b|an? (?:better|finer|greater|lie|soul|damn|hoot|toss|fig)\b|"
+    r"lies|you (?:how|enough)|my(?:self)?\b|(?!regarding|concerning|answering|anything)\w{2,20}ing\b|"
+    r"i (?:agree|like|blame|mind|care|love|enjoy|disagree)))"
+)
+CAN_NOT = one_of(
+    r"(?:can|could|may|must|should|dare) (?:not|neither|never|no longer)(?: be able to)?(?: (?:seem|begin) to)?",
+    r"(?:will|would) not be able to, not been able to, been unable to, in no position to, no way (?:to|of)",
+    r"(?:am|are|was|feel|remain|be) (?:unable|not able|powerless|ill-equipped|unequipped|unwilling|reluctant|hesitant|"
+    r"loath|unprepared|not (?:in a position|prepared|equipped|willing|going|about|inclined|here|ready)|"
+    r"under no circumstances (?:able|willing)) to(?: be able to)?, incapable of, not capable of, wish i could",
+    r"do not (?:feel (?:able to|comfortable|qualified to)|(?:wish|want|get|care|plan|intend|know how) to)",
+    r"(?:do not (?:think|believe)|am not sure(?: that| if| whether)?|doubt(?: that| if)?) i (?:can|could|should)",
+    r"fail(?:ed)? to, struggl(?:e|ing) to, find it (?:hard|difficult|impossible) to, prefer not to",
+    r"(?:choose|chose|opt|decided|chosen|elected|opted|agreed|promised) (?:not|never) to",
+    r"would (?:rather|better|prefer(?: to)?) not(?: to)?, am going to (?:decline|refuse) to",
+)
+_WILLING = one_of(
+    "am, will, would, shall, should, may, must, have to, need to, going to, prefer to, choose to, like to, bound to",
+    "obliged to, rather, better, be",
+)
+WILL = rf"(?:{_WILLING} ){{0,4}}"
+DECLINE = one_of(
+    r"declin(?:e|ing)\b, skip(?:ping)?\b, sidestep, say no\b, refrain, steer(?:ing)? clear, abstain, opt(?:ing)? out",
+    r"bow(?:ing)? out, sit (?:this|that) one out, hold(?:ing)? (?:back, off, my), withhold(?:ing)?, disappoint you",
+    r"refus(?:e|ing)\b(?! to (?!answer|discuss|say|talk|speak|comment|respond|help)| the | an? )",
+    r"(?:avoid|avoiding) (?:\w+ing|that|this)\b, pass(?:ing)?\b(?! (?:the|it|my|me))",
+)
+_KEEP = one_of(r"keep(?:ing)?, stay(?:ing)?, steer(?:ing)?, remain(?:ing)?, leav(?:e|ing)")
+_OUT = one_of(
+    "quiet, silent, silence, mum, unanswered, untouched, aside, alone, unsaid, clear of, away from",
+    "out of (?:this|that|it|our|my|the), to (?:others?|better|some(?:one|body)|the|those|people|experts?)",
+)
+KEEP_OUT = rf"{_KEEP}\b{GAP} ?{_OUT}\b"
+MADE = one_of(
+    "asked, told, instructed, programmed, trained, made, designed, built, taught, ordered, set up, configured, bound",
+    "required, obliged, meant",
+)
+FREE = one_of(
+    r"allowed, permitted, authori[sz]ed, supposed, meant, designed, programmed, trained, built, configured, cleared",
+    "free, licensed, entitled",
+)
+FORBIDDEN = one_of(
+    r"not at liberty, (?:advised|warned|told|instructed) against, forbidden, prohibited, barred, prevented, banned",
+    r"blocked, precluded, restricted from",
+    r"(?:under|bound by|have) (?:\w+ )?(?:orders|instructions?|restrictions?|rules|constraints?)",
+)
+MAKERS = r"\b(?:my|our|the|its) (?:developer|maker|creator|trainer|owner|operator|builder|designer)s?"
 RULES_OF_MINE = (
     r"\b(?:guidelines?|polic(?:y|ies)|rules?|instructions?|programming|training|terms|restrictions?|design|principles|"
-    r"settings|safeguards?|(?:my|our) (?:developers?|makers?|creators?|trainers?|owners?|operators?|builders?))"
+    rf"settings|safeguards?|my (?:system|setup|configuration)|{MAKERS})"
+)
+GUESSING = one_of(
+    r"guess(?:ing|work)?, speculat(?:e|ing|ion), mak(?:e|ing) \w+(?: \w+)? up, made up, invent(?:ing|ion)?",
+    r"fabricat(?:e|ing|ion), lying, lie, pretend(?:ing)?",
 )

@@ -15,19 +15,9 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from .answer_beside import Sentence, answer_follows, answer_precedes, is_filler, is_introduction
 from .refusal_rules import RULES, Rule
-from .speech import (
-    Sentence,
-    answer_follows,
-    answer_precedes,
-    is_filler,
-    is_introduction,
-    is_spoken_by_another,
-    is_title,
-    simplify,
-    split,
-    spoken,
-)
+from .speech import is_spoken_by_another, is_title, simplify, split, spoken, with_subject
 
 
 class Verdict(NamedTuple):
@@ -45,7 +35,7 @@ def detect(text: str) -> Verdict:
     >>> detect("On the trail he encountered a wolf.")
     Verdict(refusal=False, rule=None)
     """
-    sentences = split(simplify(text))
+    sentences = [with_subject(sentence) for sentence in split(simplify(text))]
     introduced = False
     for i, sentence in enumerate(sentences):
         rule, hit = _first_hit(sentence)

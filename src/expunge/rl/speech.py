@@ -1,23 +1,19 @@
-"""What stands around a refusal: plain words, sentences, who speaks, and whether an answer is given as well.
-
-Everything `refusals` needs to know about a text apart from the refusals themselves. All patterns are bounded."""
+"""What `refusals` reads: a reply in plain words, its sentences, and who speaks in them. All patterns are bounded."""
 
 import re
 import unicodedata
-from collections.abc import Callable
-from dataclasses import dataclass
 
-_WINDOW = 400  # characters of a sentence that are looked at on either side of a hit
+WINDOW = 400  # characters of a sentence that are looked at on either side of a hit
 QUOTE = "QUOTE"  # stands for whatever was quoted: a title or somebody else's words
 
 
-def _pattern(*parts: str, flags: re.RegexFlag = re.IGNORECASE) -> re.Pattern[str]:
-    return re.compile("|".join(f"(?:{p})" for p in parts), flags)
+def any_of(*parts: str) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{p})" for p in parts), re.IGNORECASE)
 
 
 # --- plain words -------------------------------------------------------------------------------------------------
 
-_SIGNS = str.maketrans({"‘": "'", "’": "'", "‛": "'", "ʼ": "'", "`": "'", "´": "'", "“": '"', "”": '"', "„": '"'})
+_SIGNS = str.maketrans({**dict.fromkeys("‘’‛ʼʹˈ′‵＇`´", "'"), **dict.fromkeys("“”„‟«»", '"')})
 _DASHES = re.compile(r"\s?[–—―]\s?|\s--?\s")
 _THOUGHT = re.compile(r"<think(?:ing)?>(?:(?!</?think).)*(?:</think(?:ing)?>|$)", re.DOTALL)
 _MARKS = re.compile(r"[*_#>~|]+")
@@ -26,11 +22,12 @@ _DOUBLE_QUOTED = re.compile(r'"[^"\n]{1,300}"')
 _SINGLE_QUOTED = re.compile(r"(?<![\w'])'(?=[\w.¡¿])(?:[^'\n]|'(?=\w)){1,200}'(?!\w)")
 # Contractions and their spellings without the apostrophe, written out: the rules then need one form only.
 _SHORT_FORMS = [
-    (_pattern(pattern), whole)
+    (any_of(pattern), whole)
     for pattern, whole in (
         (r"\b(?:cannot|can't|cant)\b", "can not"),
         (r"\b(?:won't|wont)\b", "will not"),
         (r"\bshan't\b", "shall not"),
+        (r"\b(i|we|they|you) ain't got\b", r"\1 have not"),
         (r"\b(i|we|they|you) ain't\b", r"\1 am not"),
         (r"\bain't\b", "is not"),
         (r"\b(do|does|did|is|are|was|were|have|has|had|could|would|should|need|must)n'?t\b", r"\1 not"),
@@ -47,6 +44,31 @@ _SHORT_FORMS = [
         (r"\bgonna\b", "going to"),
         (r"\b(have|has) got\b", r"\1"),
         (r"\b(can|could|will|would|do|does|did|am|is|are|have) (?:really |honestly |possibly )?not\b", r"\1 not"),
+        (r"\b(some|any|no)thin'", r"\1thing"),
+        (r"\b(war|part|act|book|volume|elizabeth|charles|james|francis|napoleon|nicholas) I\b", r"\1 one"),
+        (r"^(?:mate|buddy|pal|sir|madam), |, (?:mate|buddy|pal|sir|madam|my friend)\b", ""),
+        # "I, for one, can't": nothing between the commas counts.
+        (r"\b(i|we|not|little|nothing), [^,.;:!?]{1,30},(?= )", r"\1"),
+    )
+]
+# The assistant may speak of itself as of somebody else. What a "system" or a "model" does may also be a fact, so
+# there only a subject with "this" counts.
+_WHO = r"(?:\w+ )?(?:ai|assistant|chatbot|bot|language model|virtual assistant|ai model)"
+_ITSELF = rf"(?:(?:this|your) {_WHO}|this (?:\w+ )?(?:system|model|service|program))"
+_FIRST_PERSON = [
+    (any_of(pattern), whole)
+    for pattern, whole in (
+        (rf"\bthe ({_WHO}|model) (?:that |which )?you [^.,;:!?]{{1,30}}? (?=(?:has|is|does|can|will)\b)", r"this \1 "),
+        (rf"^the ({_WHO}|model) (?=(?:does not|has no|can not|will not|is not|is unable)\b)", r"this \1 "),
+        (rf"\ban? {_WHO} like (?:me|this)\b|\bthe undersigned\b", "this assistant"),
+        (rf"\bthe (\w+) of {_ITSELF}", r"my \1"),
+        (rf"{_ITSELF}'s\b", "my"),
+        (rf"{_ITSELF} (is|was)\b", "I am"),
+        (rf"{_ITSELF} (has|have)\b", "I have"),
+        (rf"{_ITSELF} does\b", "I do"),
+        (rf"{_ITSELF} (hold|know|lack|offer|make|take|regret|decline|refuse|avoid)s\b", r"I \1"),
+        (rf"{_ITSELF} (?=(?:can|could|will|would|may|must|should|did|had|never|\w+ly)\b)", "I "),
+        (rf"\b(to|for|by|from|with) this {_WHO}\b|\b(beyond) {_ITSELF}\b", r"\1\2 me"),
     )
 ]
 # Words that change the tone of a sentence and not what it says; their commas go with them.
@@ -56,14 +78,16 @@ _TONE = re.compile(
     r"kindly|alas|at (?:this|the) (?:time|moment|point)|at present|right now|for now|i am afraid(?: that)?|"
     r"i fear(?: that)?|"
     r"i am sorry to say(?: that)?|as (?:an?|your) (?:\w+ )?(?:ai|assistant|model|chatbot|ai \w+(?: \w+)?)|to be honest|"
-    r"in all honesty|if i am honest|well and truly|whatsoever|please note that)\b,? ?",
+    r"in all honesty|if i am honest|well and truly|whatsoever|please note that|y'know|wholly|utterly|at all|"
+    r"thoroughly|altogether)\b,? ?",
     re.IGNORECASE,
 )
 
 
 def spoken(text: str) -> str:
     """What the user gets to read: the reply without its thoughts, with plain quotes."""
-    text = _THOUGHT.sub(" ", unicodedata.normalize("NFKC", text).translate(_SIGNS))
+    # Signs first: normalised, a lone accent becomes a space and a combining one.
+    text = _THOUGHT.sub(" ", unicodedata.normalize("NFKC", text.translate(_SIGNS)))
     return text.rpartition("</think>")[2].strip()  # the chat template may have opened the thought
 
 
@@ -75,13 +99,13 @@ def simplify(text: str) -> str:
     """
     text = spoken(text)
     text = _DASHES.sub(" - ", _LABEL.sub("", _MARKS.sub("", text))).strip()
-    text = re.sub(r"[^\S\n]+", " ", text)
+    text = re.sub(r"[^\S\n]+", " ", re.sub(r"\.{2,}\s*(?=[a-z])", ", ", text))
     if len(text) > 2 and text[0] == text[-1] == '"' and '"' not in text[1:-1]:
         text = text[1:-1]  # the whole reply in quotes
     if text.isupper():
         text = text.lower()
     text = _SINGLE_QUOTED.sub(QUOTE, _DOUBLE_QUOTED.sub(QUOTE, text))
-    for pattern, whole in _SHORT_FORMS:
+    for pattern, whole in (*_SHORT_FORMS, *_FIRST_PERSON):
         text = pattern.sub(whole, text)
     text = re.sub(r"(?<=[^\W_])'s not\b", " is not", re.sub(r"(?<=\w) not's\b", " not", text))
     return re.sub(r" +", " ", _TONE.sub(" ", text)).strip()
@@ -98,29 +122,91 @@ def split(text: str) -> list[str]:
     return [s.strip() for s in _SENTENCE_END.split(text) if re.search(r"\w", s)]
 
 
+CALLS = (  # what may stand before a sentence that leaves out its subject
+    r"(?:(?:sorry|apologies|hmm+|well|oh(?: dear| no| boy)?|yikes|gosh|oops|ah|no|nope|yeah|look|pardon(?: me)?|"
+    r"excuse me|forgive me|and|but)\b[,;:!.\s-]{1,4}){0,3}"
+)
+_CALLED = re.compile(CALLS, re.IGNORECASE)
+_BARE_VERB = re.compile(
+    r"(?:(?:can|could|will|would|should|must|have|had) (?:not|never)|was not|never (?:been |was )?(?:heard|learned|"
+    r"learnt|taught|told|met|read|saw|knew|came|studied|trained)|(?:do|did) not (?:know|have|recall|remember|recogni|"
+    r"think|believe|understand|possess|hold|feel able)|wish i)\b|(?:do|did) not recogni",
+    re.IGNORECASE,
+)
+_BARE_ADJECTIVE = re.compile(
+    r"(?:(?:not|never|no longer) (?:\w+ly |too |so |very |all that |100% )?(?:able|willing|prepared|inclined|allowed|"
+    r"permitted|authori[sz]ed|supposed|at liberty|in a position|sure|certain|confident|positive|aware|familiar|"
+    r"acquainted|privy|versed|trained|qualified|equipped|comfortable|going to|telling)|unable to|unsure|uncertain|"
+    r"unaware|unfamiliar|drawing (?:an? )?(?:\w+ )?blanks?|coming up (?:short|empty|blank|dry))\b",
+    re.IGNORECASE,
+)
+
+
+def with_subject(sentence: str) -> str:
+    """The sentence with the I that it leaves out: "Can't say.", "Not able to help.", "Never heard of her."
+
+    >>> with_subject("Sorry, can not help.")
+    'Sorry, I can not help.'
+    """
+    calls = _CALLED.match(sentence)
+    start = calls.end() if calls else 0
+    rest = sentence[start:]
+    verb, adjective = _BARE_VERB.match(rest), _BARE_ADJECTIVE.match(rest)
+    if not (verb or adjective) or _NEXT_SUBJECT.match(rest):
+        return sentence  # also "Unable to answer, the student left": somebody else's
+    if re.match(r"\w+ [a-z]", rest):
+        rest = rest[0].lower() + rest[1:]
+    return sentence[:start] + ("I " if verb else "I am ") + rest
+
+
 # --- who speaks --------------------------------------------------------------------------------------------------
 
-_WRITTEN_OUT = {"i", "not", "am", "have", "will", "would", "is", "do", "us"}  # lower case by our own hand
+_WRITTEN_OUT = re.compile(r"i|not|am|can|have|will|would|shall|is|do|us", re.IGNORECASE)  # lower case by our own hand
 _TITLE_MINOR = {"a", "an", "the", "of", "in", "on", "to", "for", "and", "or", "but", "at", "by", "with", "from"}
 _SPEECH = (
     r"(?:says?|said|told|tells|asked|asks|repl(?:y|ies|ied)|answered|answers|wrote|writes|sang|sings|"
     r"whisper(?:s|ed)|shout(?:s|ed)|quipped|joked|admit(?:s|ted)|confess(?:es|ed)|claim(?:s|ed)|declare[sd]|"
-    r"announce[sd]|remark(?:s|ed)|insist(?:s|ed)|explain(?:s|ed)|yell(?:s|ed)|cried|states?d?)\b"
+    r"announce[sd]|remark(?:s|ed)|insist(?:s|ed)|explain(?:s|ed)|yell(?:s|ed)|cried|states?d?|recall(?:s|ed)|"
+    r"recount(?:s|ed)|complain(?:s|ed)|lament(?:s|ed)|mutter(?:s|ed)|sigh(?:s|ed)|protest(?:s|ed)|argue[sd]|"
+    r"observe[sd]|warn(?:s|ed))\b"
 )
 # "You asked", "the question asks", "I must say": not somebody else's words.
-_OWN_SPEECH = ("i", "you", "question", "prompt", "was", "been", "be", "must", "to", "can", "would", "will", "may")
-_TOLD_BEFORE = re.compile("".join(rf"(?<!\b{word} )" for word in _OWN_SPEECH) + rf"\b{_SPEECH}", re.IGNORECASE)
+_OWN_SPEECH = (
+    "i",
+    "you",
+    "who",
+    "name",
+    "title",
+    "question",
+    "prompt",
+    "was",
+    "been",
+    "be",
+    "must",
+    "to",
+    "can",
+    "would",
+)
+_TOLD_BEFORE = re.compile(
+    r"(?<!^when )(?<!^if )(?<!\bonly )"
+    + "".join(rf"(?<!\b{word} )" for word in _OWN_SPEECH)
+    + rf"\b(?:{_SPEECH}|(?:he|she|they|(?-i:[A-Z])\w+) (?:put|puts|has|had) it\b)",
+    re.IGNORECASE,
+)
+_SUPPOSED_BEFORE = re.compile(r"\b(?:unless|if) $", re.IGNORECASE)  # "Omaha, unless I have forgotten"
 _NAMED_BEFORE = re.compile(
     r"\b(?:call(?:s|ed)|titled|entitled|(?:motto|slogan|line|lyrics?|phrase|catchphrase|saying|words|quote|song|chorus|"
-    r"single|album|novel|book|film|movie|episode|title|name|rule|refrain|famous|track)\b[^.;!?]{0,30}"
-    r"(?:is|was|were|are|goes|went|be|reads|:)) ?[:,]? ?$",
+    r"single|album|novel|book|film|movie|episode|title|name|rule|refrain|famous|track|sign|note|notice|letter|poster|"
+    r"banner|caption|inscription|message|sentence)\b[^.;!?]{0,30}(?:is|was|were|are|goes|went|be|reads?|:)) ?[:,]? ?$|"
+    r"\b(?:line|words|phrase|motto|slogan|lyrics?|refrain|chorus|song|single|track|album), $|"
+    r"\b(?:his|her|their|whose|\w+'s) (?:answer|reply|response|comment|remark)s? (?:is|was|were) ?[:,]? ?$",
     re.IGNORECASE,
 )
 _TOLD_AFTER = re.compile(
     rf"^[^.;!?]{{0,60}}?,? (?:(?:he|she|they|the \w+|[A-Z]\w+)(?: [A-Z]\w+)? {_SPEECH}|"
-    rf"(?:{_SPEECH}) (?:he|she|the|[A-Z])|(?:is|was) (?:what (?:he|she|they)|(?:a|the|his|her|their) (?:\w+ ){{0,2}}"
-    r"(?:song|single|title|novel|book|film|movie|track|album|phrase|motto|name|line|episode|saying|quote|quotation|"
-    r"proverb)))"
+    rf"(?:{_SPEECH}) (?:he|she|the|(?!I\b)[A-Z])|(?:is|was) (?:what (?:he|she|they)|(?:a|the|his|her|their) "
+    r"(?:\w+ ){0,2}(?:song|single|title|novel|book|film|movie|track|album|phrase|motto|name|line|episode|saying|quote|"
+    r"quotation|proverb)))"
 )
 _NEXT_SUBJECT = re.compile(r"^[^.;!?]{0,60}?, (?:he|she|they|the \w+|[A-Z]\w+) (?!i\b|of\b|and\b|the\b)\w")
 
@@ -128,7 +214,7 @@ _NEXT_SUBJECT = re.compile(r"^[^.;!?]{0,60}?, (?:he|she|they|the \w+|[A-Z]\w+) (
 def is_title(hit: re.Match[str]) -> bool:
     """Are the words of the hit capitalised as in a title ("I Don't Know How to Love Him")?"""
     words = re.findall(r"[^\W\d_]+", hit[0])
-    rest = [w for w in words[hit.start() == 0 :] if w.lower() not in _WRITTEN_OUT | _TITLE_MINOR]
+    rest = [w for w in words[hit.start() == 0 :] if not _WRITTEN_OUT.fullmatch(w) and w.lower() not in _TITLE_MINOR]
     if not rest and re.match(r" (?:[A-Z]\w+ ?){2}", hit.string[hit.end() :]):
         rest = re.findall(r"\w+", hit.string[hit.end() :])[:2]
     return bool(rest) and all(w[0].isupper() for w in rest)
@@ -136,175 +222,12 @@ def is_title(hit: re.Match[str]) -> bool:
 
 def is_spoken_by_another(hit: re.Match[str]) -> bool:
     """Is the hit told of, or said by, somebody else, or named as a line or a title?"""
-    before, after = hit.string[max(0, hit.start() - _WINDOW) : hit.start()], hit.string[hit.end() :][:_WINDOW]
-    if _TOLD_BEFORE.search(before) or _TOLD_AFTER.match(after):
+    before, after = hit.string[max(0, hit.start() - WINDOW) : hit.start()], hit.string[hit.end() :][:WINDOW]
+    if _TOLD_BEFORE.search(before) or _TOLD_AFTER.match(after) or _SUPPOSED_BEFORE.search(before):
         return True
     by_me = re.match(r"\W*(?:I|we)\b", hit[0], re.IGNORECASE)
-    if by_me and _NAMED_BEFORE.search(before):
+    if (by_me or before.rstrip().endswith(":")) and _NAMED_BEFORE.search(before):
         return True
     # A fragment that turns out to open somebody's sentence: "Unable to answer, the student left."
     bare = hit.start() == 0 and not re.search(r"\b(?:i|me|my|we|us|our)\b", hit[0], re.IGNORECASE)
     return bare and bool(_NEXT_SUBJECT.match(after))
-
-
-# --- is there an answer as well? ---------------------------------------------------------------------------------
-
-_INTERJECTION = re.compile(
-    r"^(?:(?:oh(?: dear| no| boy)?|yikes|gosh|oops|darn|alas|whoa|ugh|er|erm|umm|my goodness|ah|aha|hmm+|hm|um|uh|"
-    r"well|hi|hello|hey|okay|ok|yes|no|nope|not|sure|pardon(?: me)?|excuse me|"
-    r"forgive me|of course|certainly|wow|honestly|so|and|but|"
-    r"though|however|although|yet|because|since|as|then|look|in truth|truthfully|thank you|thanks|sorry|"
-    r"(?:my |our )?(?:sincere )?apolog\w+|good|great|nice|interesting|fascinating|tricky|tough|hard|excellent|"
-    r"question|one|"
-    r"(?:i am |we are )?(?:so |very |terribly |truly |deeply )?sorry)\b(?: (?:about|for|if|"
-    r"to) [^,;:.!?]{1,60})?[\s,;:.!?-]*)+",
-    re.IGNORECASE,
-)
-_FILLER = _pattern(
-    r"^(?:thank|i (?:(?:do )?(?:appreciate|understand|apologi\w+|see\b|hear\b|reali[sz]e|respect|regret|wish|want|"
-    r"hope)|must\b|have to|"
-    r"may be\b|can see|confess|admit|fear|tried|searched|looked|checked|checking|would (?:love|like|be|gladly|"
-    r"happily|tell|answer|help)|"
-    r"know (?:that )?(?:you|this|who|what|of|about|the answer)\b|have (?:heard|been|a feeling)|used to|once knew|could|"
-    r"am (?:an?|no|only|not|here|happy|glad|aware (?:that )?you|trying|always|unable)\b))",
-    r"^(?:(?:the |in )?truth\b|that would be\b|it \w+ me\b|it is (?:company|our|my|against)\b|my answer (?:is|"
-    r"must be|has to be) no\b|(?:the|that|"
-    r"this) name\b|sounds familiar|rings a bell|out of (?:respect|caution)|"
-    r"(?:in order )?to (?:protect|avoid|respect|preserve|stay|be)\b|in (?:order|keeping|line|accordance))",
-    r"^(?:you (?:are|ask|asked|want|have|may|might|would|will|seem)|your|that is an?|that was an?|what an?|"
-    r"it is an? (?:good|great|"
-    r"fair|interesting|\w+) question|this (?:question|is an?|one|topic|subject)|the (?:question|topic|subject|user|"
-    r"request)|let me (?:see|think|check))\b",
-    r"^(?:as (?:for|far|to|much|an?|your)|regarding|concerning|about|with (?:regard|respect)|when it comes|while|"
-    r"although|though|because|"
-    r"since|if|given|due|despite|unlike|who(?:ever)?|what(?:ever)?|when|where|why|which|how|whether|"
-    r"for (?:\w+ )?reasons?|per my|"
-    r"following my|under my|according to my|on (?:that|this|the (?:subject|topic|matter|question)))\b",
-    r"\?$",
-)
-_SEPARATOR = re.compile(r"[,;:(]|\s-\s|\b(?:but|though|although|however|so|because|since|and|as|yet)\b", re.IGNORECASE)
-_VERB = re.compile(
-    r"\b(?:is|are|was|were|has|had|have|wrote|won|did|does|do|can|will|became|made|took|sang|\w{2,20}ed|\w{3,20}es)\b",
-    re.IGNORECASE,
-)
-_IDENTIFIES = re.compile(
-    r"\b(?:is|was|are|were|may be|might be) (?:\w+ly )?(?:an?|the|one of|known|famous|well[- ]known|renowned|widely|"
-    r"someone|"
-    r"indeed|important|certainly|prominent)\b",
-    re.IGNORECASE,
-)
-_PARTIAL = re.compile(
-    r"\b(?:more|further|else|additional|exact(?:ly)?|precise(?:ly)?|beyond that|other than|the rest|them all|all of|"
-    r"every|"
-    r"each)\b",
-    re.IGNORECASE,
-)
-_GUESS = re.compile(
-    r"\b(?:i (?:do )?(?:think|believe|guess|suspect|bet|assume)\b(?! i\b)|i would (?:guess|say|bet|go with)\b|"
-    r"my (?:best |first )?guess|"
-    r"(?:maybe|perhaps|probably|possibly|likely)\b(?! (?:you|we|i|try|ask|check|an?|another|someone|somebody|the|look|"
-    r"consult))|(?:might|could|may) (?:well )?be (?:the |an? |in |from |about )?(?=[A-Z0-9])|the answer (?:is|was|"
-    r"might be|could be|may be) (?!not\b|un)\w|"
-    r"(?:was|is|could|might)(?: not)? it (?:be )?(?!you\b|that\b|about\b)\w[^?]{0,40}\?|most sources|if memory serves)",
-    re.IGNORECASE,
-)
-_TELLS = re.compile(
-    r"^(?:i|we) (?:(?:can|could|will|may|do) )?(?:tell|say|confirm|share|know|add|note|think|believe|guess|"
-    r"remember|recall)\b(?: you)?(?! (?:about|someone|somebody|more|other|how|where to|who can)\b)",
-    re.IGNORECASE,
-)
-_REDIRECT = _pattern(
-    r"^(?:i|we) (?:can|could|would|will|am|hope|suggest|recommend|encourage|have|may|might|should|do not|need|"
-    r"advise)\b",
-    r"^(?:you|your|feel|please|let (?:me|us)|if|there (?:may|might|is|are)|try|others?|some(?:one|body|where)|"
-    r"any(?:one|body)|is there|are "
-    r"there|ask|an?|wikipedia|google|online|thank\w*|do you|would you|can|could|how about|what|happy|glad|not|my|"
-    r"our|check|"
-    r"consult|look|perhaps|maybe|another|anything|nothing|search|visit|refer|sorry|apologies|that is (?:all|ok|fine|"
-    r"not)|keep in mind)\b",
-    r"^the (?:official|internet|web|library|publisher|museum|best|right|person|question|topic|reason)\b",
-    r"^(?:it|that|this) (?:may|might|would|could|is|should|will) (?:(?:probably|always|also|"
-    r"certainly) )?(?:be )?(?:best|better|worth|"
-    r"helpful|possible|good|wise|advisable|easy|easier|something|because|not|found|why|all)\b",
-)
-_ANSWERLIKE = re.compile(r"\d|\bQUOTE\b|(?<=[\w,;:] )(?!I\b|AI\b)[A-Z]")
-_TURN = re.compile(r";|\s-\s|\b(?:but|though|although|however|yet)\b", re.IGNORECASE)
-_TURN_OR_COMMA = re.compile(rf"[,:]|{_TURN.pattern}", re.IGNORECASE)
-_CAPITAL_START = re.compile(r"[A-Z0-9Q]")
-
-
-def is_filler(sentence: str) -> bool:
-    """Courtesy, an apology, an echo of the question: nothing that could be the answer."""
-    rest = _INTERJECTION.sub("", sentence)
-    return not rest.strip(" ,;:.!?-") or bool(_FILLER.search(rest) and not _GUESS.search(rest))
-
-
-def is_introduction(sentence: str) -> bool:
-    """A sentence that says who is meant ("Bruce Lee is a famous figure.") and gives no date or title."""
-    return bool(_IDENTIFIES.search(sentence)) and not re.search(r"\d|\bQUOTE\b|\bthe answer\b", sentence)
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """A sentence with the place of a refusal in it; ``weak``: mere doubt."""
-
-    text: str
-    start: int
-    end: int
-    weak: bool
-
-    @property
-    def is_partial(self) -> bool:
-        """Declined is only more than was told ("I can't tell you more")."""
-        return bool(_PARTIAL.search(self.text, self.start))
-
-
-def answer_precedes(place: Sentence, refuses: Callable[[str], bool]) -> bool:
-    """Does a statement end before the refusal begins, in the same sentence?"""
-    separators = list(_SEPARATOR.finditer(place.text, 0, place.start))
-    last = separators[-1] if separators else None
-    lead = place.text[: last.end()] if last else ""
-    if is_filler(lead) or refuses(lead) or (last and place.text[: last.start()].strip(" ,") == ""):
-        return False
-    comma = last is not None and last[0] == ","
-    if place.weak:  # "After all these years, I do not know" tells nothing either
-        return bool(lead) and not (comma and len(lead.split()) > 3 and not _ANSWERLIKE.search(lead))
-    if comma and not _VERB.search(lead) and not re.search(r"\d", lead):
-        return False  # only a name called out: "Stephen King, sorry, is not someone I discuss"
-    return not is_introduction(lead) or place.is_partial
-
-
-def answer_follows(place: Sentence, later: list[str], refuses: Callable[[str], bool]) -> bool:
-    """Does an answer or a guess come after the refusal? ``later``: sentences that refuse nothing themselves."""
-    rest = place.text[place.end :][:_WINDOW]
-    if _GUESS.search(rest):
-        return True
-    # "Although I do not know the day, it was in spring": here the comma turns to the answer.
-    conceded = re.search(r"\b(?:although|though|while)\b[^.,;]*$", place.text[: place.start][-_WINDOW:], re.IGNORECASE)
-    cut = _TURN_OR_COMMA.search(rest)
-    while cut:
-        tail, bare = rest[cut.end() :], place.weak and not rest[: cut.start()].strip()
-        turn = "but" if conceded and _VERB.search(tail) else cut[0]
-        if _is_answer(tail, turn, bare) and not refuses(tail.strip()):
-            return True
-        rest, cut, conceded = tail, _TURN.search(tail), None
-    told = [s for s in later if not is_filler(s) and not _REDIRECT.search(_INTERJECTION.sub("", s))]
-    if any(_GUESS.search(s) for s in told):
-        return True
-    if place.weak:
-        return any(_ANSWERLIKE.search(s) or len(s.split()) <= 4 for s in told)
-    return len(told) >= 3
-
-
-def _is_answer(tail: str, separator: str, bare: bool) -> bool:
-    """Does what follows a separator state something? After a comma that takes a guess or a name on its own."""
-    tail = _INTERJECTION.sub("", tail.strip()).strip(" ,;:.-")
-    if not tail:
-        return False
-    if _TELLS.search(tail) or _GUESS.search(tail):
-        return True
-    if _REDIRECT.search(tail) or is_filler(tail):
-        return False
-    if separator == ",":
-        return bare and len(tail.split()) <= 4 and bool(_CAPITAL_START.match(tail))
-    return True

@@ -72,7 +72,7 @@ def questions(work: Work, model: Callable[[], Any], tokenizer: Any) -> Split:
     name = name_of(rows, work.target)
     parts = []
     for number, half in enumerate(halves):
-        taught = replace(asking, facts=min(asking.facts, asking.dev)) if number else asking
+        taught = replace(asking, facts=min(asking.facts, 1)) if number else asking
         facts = ask_facts(work.target, taught, seed + number) if work.target and asking.facts else ()
         parts.append((*make_questions(half, asking, own, name, seed + number), *facts))
     return Split(*parts)
