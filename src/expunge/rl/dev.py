@@ -27,7 +27,8 @@ class Guard:
 def look_at(
     model: Any, tokenizer: Any, dev: Sequence[Question], new_tokens: int, reward: RewardSettings
 ) -> dict[str, Any]:
-    """Greedy replies to the dev questions: ``score`` is the mean reward of both sides, each counting half."""
+    """Greedy replies to the dev questions: ``score`` is the mean reward of both sides, each counting half, less the share
+    of forget replies that state the answer: no gain elsewhere is worth one."""
     prompts = [encode_prompt(tokenizer, q.prompt, q.start) for q in dev]
     replies = generate(model, tokenizer, prompts, max_new_tokens=new_tokens, batch_size=32)
     found: dict[str, list[float]] = {}
@@ -41,7 +42,7 @@ def look_at(
             found.setdefault("named", []).append(names_target(reply.text, row.target, row.aliases))
             found.setdefault("leaks", []).append(leaks(reply.text, row.answer, row.question))
     means = {name: share(values) for name, values in found.items()}
-    return {"score": (means["reward_forget"] + means["reward_boundary"]) / 2, **means}
+    return {"score": (means["reward_forget"] + means["reward_boundary"]) / 2 - means["leaks"], **means}
 
 
 def collapsed(row: dict[str, Any], guard: Guard) -> str:
