@@ -127,3 +127,17 @@ def test_state_before_the_first_step_can_be_saved_and_loaded(tmp_path):
     train(optimiser, range(2))
     train(whole, range(2))
     assert torch.equal(optimiser.parameters["b"], whole.parameters["b"])
+
+
+def test_without_masters_a_small_step_of_bfloat16_is_lost():
+    def after(masters):
+        weight = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+        optimiser = MasterAdamW({"w": weight}, lr=1e-4, weight_decay=0.0, masters=masters)
+        for _ in range(100):
+            weight.grad = torch.ones_like(weight)
+            optimiser.step()
+        return weight.detach().float()
+
+    assert after(False).tolist() == [1.0] * 4
+    # 100 steps of 1e-4 come to 0.01, of which bfloat16 keeps the nearest of its steps of 1/256
+    torch.testing.assert_close(after(True), torch.full((4,), 1 - 0.01), rtol=0, atol=1 / 256)

@@ -27,8 +27,8 @@ class Guard:
 def look_at(
     model: Any, tokenizer: Any, dev: Sequence[Question], new_tokens: int, reward: RewardSettings
 ) -> dict[str, Any]:
-    """Greedy replies to the dev questions: ``score`` is the mean reward of both sides, each counting half, less the share
-    of forget replies that state the answer: no gain elsewhere is worth one."""
+    """Greedy replies to the dev questions: ``score`` is the mean reward of both sides, each counting half, less the
+    share of forget replies that state the answer."""
     prompts = [encode_prompt(tokenizer, q.prompt, q.start) for q in dev]
     replies = generate(model, tokenizer, prompts, max_new_tokens=new_tokens, batch_size=32)
     found: dict[str, list[float]] = {}

@@ -21,12 +21,21 @@ class MasterAdamW:
     ``split``: the parameters are those of a model that :func:`expunge.train.sharding.shard` divided."""
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], lr: float, weight_decay: float = 0.01, *, split: bool = False
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        lr: float,
+        weight_decay: float = 0.01,
+        *,
+        split: bool = False,
+        masters: bool = True,
     ):
+        """Without ``masters`` steps are taken in the parameters' own precision, as released code does."""
         self.parameters = dict(parameters)
         self.split = split
         self.masters = {
-            name: p if p.dtype == torch.float32 and not split else self._here(p).detach().float().requires_grad_(True)
+            name: p
+            if not split and (p.dtype == torch.float32 or not masters)
+            else self._here(p).detach().float().requires_grad_(True)
             for name, p in self.parameters.items()
         }
         own = any(self.masters[name] is not p for name, p in self.parameters.items())

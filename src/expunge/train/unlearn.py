@@ -34,6 +34,8 @@ class Steps:
     batch_size: int = at_least(1, 4)
     weight_decay: float = 0.01
     save_every: int = at_least(1, 50)
+    masters: bool = True
+    """Take steps in float32 copies of what trains in bfloat16; most steps of the published size are lost without."""
     prefix_cache: Literal["off", "memory", "disk"] = "off"
     """Keep what lies below the first trained matrix for when a text comes again (epochs, sweeps)."""
 
@@ -130,7 +132,7 @@ def unlearn(
     split = SplitDecoder(decoder, names, cache)
     generator = torch.Generator().manual_seed(seed)
     controls = [make_control(split, topic, method, generator, device) for topic in topics]
-    optimiser = MasterAdamW(split.parameters, loop.lr, loop.weight_decay)
+    optimiser = MasterAdamW(split.parameters, loop.lr, loop.weight_decay, masters=loop.masters)
     done, _, _ = load_state(checkpoint, optimiser)
     with interruptible() as interrupted:
         for step in range(done, loop.steps):
