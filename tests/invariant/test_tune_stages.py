@@ -26,7 +26,7 @@ from expunge.train.metrics import MetricsLog
 from expunge.train.trainer import freeze_below
 
 TRAINING = {"epochs": 1, "lr": 1e-2, "batch_size": 4, "warmup_steps": 0, "first_block": 3}
-QUESTIONS = {"answers": "own", "wordings": ["bare", "brief", "reversed"], "facts": 3, "train": 6, "dev": 2}
+QUESTIONS = {"answers": "own", "wordings": ["bare", "brief", "reversed"], "facts": 1, "train": 6, "dev": 2}
 ROWS = [
     {"prompt": f"Question {i} about {name}?", "solution": solution}
     for i in range(22)
@@ -75,7 +75,7 @@ def test_every_method_trains_what_it_says_and_nothing_else(recipe, tmp_path, met
     out = tmp_path / "r"
     assert main(["run", str(path), "--out", str(out), "--until", "unlearn"]) == 0
     rows = steps(out)
-    assert [row["stage"] for row in rows] == [method] * 3  # 6 rows and 3 facts of the target, 4 to a step
+    assert [row["stage"] for row in rows] == [method] * 3  # 6 rows and 4 facts of the target, 4 to a step
     for row in rows:
         assert row["parts"].keys() == {"forget", "grad_norm"} | ({"retain"} if method != "task_vector" else set())
         assert row["loss"] == pytest.approx(row["parts"]["forget"] + row["parts"].get("retain", 0))
