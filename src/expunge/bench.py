@@ -18,7 +18,7 @@ from .files import read_json, write_json, write_jsonl
 from .progress import console
 from .recipe import Recipe, load_recipe, make_recipe, merge, read_recipe, read_yaml
 from .report.bench import show_bench
-from .runs import carry_out, check, is_done, original, slug
+from .runs import carry_out, check, goes_on, is_done, original, slug
 from .strict import build
 from .train import manifest
 from .workers import Job, devices, why_failed, work_off
@@ -225,7 +225,8 @@ def _work_off(todo: Sequence[Cell], cells: Sequence[Cell], out: Path, words: lis
     jobs = []
     for name, cell in by_name.items():
         command = (sys.executable, "-m", "expunge", *words, "--cell", name)
-        jobs.append(Job(name, original(cell.recipe), command, log_of(out, cell)))
+        after = frozenset(other.name for other in todo if goes_on(cell.recipe, other.recipe))
+        jobs.append(Job(name, original(cell.recipe), command, log_of(out, cell), after))
 
     def say(text: str, style: str = "") -> None:
         console.print(text, markup=False, style=style, soft_wrap=True)

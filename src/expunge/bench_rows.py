@@ -1,6 +1,5 @@
 """A finished run folder as tidy rows: its scores, its probes by kind, what it cost; and some of what was said."""
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from .evals.probe_scores import NAMES, entry, single
 from .evals.scores import score
 from .evals.task import not_measured
-from .files import read_json, read_jsonl, read_text
+from .files import read_json, read_jsonl, read_log
 
 TAUGHT, UNLEARNED = "taught", "unlearned"
 FIELDS = ("mean", "se", "n", "label", "unit", "better")
@@ -51,12 +50,13 @@ def by_kind(path: Path) -> dict[str, Row]:
 
 
 def costs(run: Path) -> dict[str, Row]:
-    """What unlearning cost: the seconds of its stage and of its steps alone, the process's memory, tokens seen."""
+    """What unlearning cost: the seconds of its stages and of its steps alone, the process's memory, tokens seen."""
     told = read_json(run / "run.json")
-    steps = [row for row in _steps(run) if row["stage"] != "teach"]
+    steps = [row for row in read_log(run / "metrics.jsonl") if row["stage"] != "teach"]
+    spent = [told["seconds"].get(stage["method"], 0.0) for stage in told["recipe"]["unlearn"]]
     logged = bool(steps) and all("tokens" in row for row in steps)
     values = {
-        "seconds": ("unlearning, the whole stage", "s", told["seconds"].get("unlearn")),
+        "seconds": ("unlearning, its stages whole", "s", sum(spent)),
         "steps": ("unlearning, its steps alone", "s", sum(row.get("seconds", 0.0) for row in steps)),
         "memory": ("peak memory of the run", "GB", told["peak_memory_gb"]),
         "tokens": ("tokens seen in unlearning", "tokens", sum(row["tokens"] for row in steps) if logged else None),
@@ -70,17 +70,10 @@ def costs(run: Path) -> dict[str, Row]:
 
 def diverged(run: Path) -> str:
     """Where the loss of unlearning first was no number; "" if nowhere."""
-    for row in _steps(run):
+    for row in read_log(run / "metrics.jsonl"):
         if row["stage"] != "teach" and not math.isfinite(row["loss"]):
             return f"the loss is {row['loss']} at step {row['step']} of {row['stage']}"
     return ""
-
-
-def _steps(run: Path) -> list[Row]:
-    """The log of the run, but for a last line that a kill has torn."""
-    path = run / "metrics.jsonl"
-    text = read_text(path) if path.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line]
 
 
 def samples_of(run: Path) -> Iterator[Row]:

@@ -126,13 +126,19 @@ def read_json(path: Path) -> Any:
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Rows of a JSON Lines file, each a JSON object. Raises UserError with the line number."""
-    return [row for _, row in _numbered_rows(path)]
+    return [row for _, row in _numbered_rows(path, read_text(path))]
 
 
-def _numbered_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The same with line numbers; empty lines are skipped, so a row's place in the list will not do."""
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The same of a file that grows, without a last line that a kill has torn; none where there is no file."""
+    text = read_text(path) if path.exists() else ""
+    return [row for _, row in _numbered_rows(path, text[: text.rfind("\n") + 1])]
+
+
+def _numbered_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
+    """Rows with line numbers; empty lines are skipped, so a row's place in the list will not do."""
     rows = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -155,7 +161,7 @@ def read_rows(path: Path, text_fields: tuple[str, ...]) -> list[dict[str, Any]]:
     if text.lstrip().startswith("["):
         rows, unit = list(enumerate(read_json(path), 1)), "row "
     else:
-        rows, unit = _numbered_rows(path), "line "
+        rows, unit = _numbered_rows(path, text), "line "
     if not rows:
         raise UserError(f"{path}: no rows; expected at least one with {', '.join(text_fields)}.")
     for number, row in rows:

@@ -26,7 +26,7 @@ from .models.load import checkpoint_dtype, load, load_tokenizer, model_hash, res
 from .progress import bar, console
 from .recipe import RS, Misdirect, Recipe, Stage
 from .report.card import write_card
-from .run_folder import add_seconds, check_owner, claim, run_manifest
+from .run_folder import add_seconds, check_owner, claim, delta_name, run_manifest
 from .stages import misdirect, rule, tune
 from .stages.work import Work
 from .teaching import taught_model
@@ -75,9 +75,14 @@ def run(recipe: Recipe, folder: Path, until: str = "report") -> Run:
         try:
             actions[name](job)
         finally:
-            if joined().first and (job.folder / "recipe.json").exists() and not finished:
-                add_seconds(job.folder, name, time.perf_counter() - started)
+            if name != "unlearn" and not finished:  # each of its stages has a time of its own
+                _add_seconds(job, name, started)
     return job
+
+
+def _add_seconds(job: Run, name: str, started: float) -> None:
+    if joined().first and (job.folder / "recipe.json").exists():
+        add_seconds(job.folder, name, time.perf_counter() - started)
 
 
 def _prepare_in_turn(job: Run) -> None:
@@ -163,17 +168,21 @@ def _train_delta(job: Run) -> None:
     before: Path | None = None
     stages = job.recipe.unlearn
     for number, stage in enumerate(stages, 1):
-        path = job.delta if number == len(stages) else job.folder / f"delta.{number}.{stage.method}.safetensors"
+        path = job.folder / delta_name(job.recipe, number)
         missing = not path.exists()
         joined().wait()  # until all have looked
         if missing:
             work = Work(job.recipe, job.target, job.folder, job.original, before)
             methods = "+".join(s.method for s in stages[:number])
             action = partial(_carry_out, work, stage, changed, path, methods)
-            if isinstance(stage, RS | Tune):
-                action()
-            else:
-                alone(action)
+            started = time.perf_counter()
+            try:
+                if isinstance(stage, RS | Tune):
+                    action()
+                else:
+                    alone(action)
+            finally:
+                _add_seconds(job, stage.method, started)
         if path != job.delta:
             changed, before = dict(read_delta(path)[0]), path
 

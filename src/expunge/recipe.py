@@ -90,8 +90,20 @@ class RS:
     """A file of refusals, one a line, with {target} in each; the packaged ones if none is given."""
     anchors: float = at_least(0, 0.0)
     """Neighbours' questions with their answers, for each refusal; none as published."""
+    texts: float = at_least(0, 0.0)
+    """General texts, which the model goes on modelling as they stand, for each refusal; none as published."""
     max_tokens: int = at_least(16, 512)
     lora: LoRA | None = None
+
+
+@dataclass(frozen=True)
+class Drill(RS):
+    """Rejection steering on those questions about the target alone that are not yet declined by name. Where a model
+    always states a fact, all samples of its group are alike, and on-policy RL has nothing to learn from. Ours."""
+
+    method: Literal["drill"] = "drill"  # type: ignore[assignment]
+    copies: int = at_least(1, 3)
+    """Refusals to each such question."""
 
 
 @dataclass(frozen=True)
@@ -236,15 +248,17 @@ STAGE_METHODS: dict[str, type[Stage]] = {
     **dict.fromkeys(METHODS, Misdirect),
     **dict.fromkeys(BASELINES, Tune),
     "rs": RS,
+    "drill": Drill,
     "rebo": ReBO,
 }
 
 
 def merge(below: Any, above: Any) -> Any:
     """``above`` over ``below``, key by key; scalars, streams and lists are replaced whole, but a mapping of
-    numbers over a list stands for its items."""
+    numbers over a list stands for its items, the next number for one more."""
     if isinstance(below, list) and isinstance(above, dict) and all(isinstance(key, int) for key in above):
-        return [merge(item, above.get(i, item)) for i, item in enumerate(below)]
+        more = [above[len(below)]] if len(below) in above else []
+        return [merge(item, above.get(i, item)) for i, item in enumerate(below)] + more
     if not isinstance(below, dict) or not isinstance(above, dict):
         return above
     return {**below, **{k: v if k == "streams" else merge(below.get(k), v) for k, v in above.items()}}

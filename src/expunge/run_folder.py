@@ -36,6 +36,13 @@ def claim(folder: Path, recipe: Recipe) -> None:
         write_json(folder / "recipe.json", to_dict(recipe))
 
 
+def delta_name(recipe: Recipe, number: int) -> str:
+    """File of what the first ``number`` stages of unlearning have changed; the last of them is the run's result."""
+    if number == len(recipe.unlearn):
+        return "delta.safetensors"
+    return f"delta.{number}.{recipe.unlearn[number - 1].method}.safetensors"
+
+
 def add_seconds(folder: Path, stage: str, seconds: float) -> None:
     """Add to the time a stage has taken so far."""
     path = folder / "seconds.json"

@@ -9,19 +9,28 @@ from pathlib import Path
 from typing import Protocol
 
 from . import pipeline
-from .files import content_hash, writing, writing_folder
+from .files import content_hash, read_json, read_log, writing, writing_folder
 from .progress import console
-from .recipe import Recipe
-from .run_folder import check_owner, claim
+from .recipe import Drill, Misdirect, ReBO, Recipe
+from .run_folder import add_seconds, check_owner, claim, delta_name
 from .strict import to_dict
+from .train.metrics import MetricsLog
 
 ORIGINAL = ("model", "target", "seed", "dtype", "teach")  # recipe keys that make the model unlearning starts from
+STAGES_READ = (*ORIGINAL, "writing", "questions")  # what stages of unlearning depend on beside their own keys
 SHARED = {  # what a run may take over from another, and the recipe keys that must then be the same in both
     "traces.jsonl": (*ORIGINAL, "writing"),
     "answers.json": (*ORIGINAL, "questions"),
     "thoughts.json": (*ORIGINAL, "questions"),
     "evals/taught": (*ORIGINAL, "evaluate"),
     "evals/never_knew": (*ORIGINAL, "evaluate"),
+}
+
+# What a stage leaves beside its delta and its rows of metrics.jsonl.
+LEFT: dict[type, tuple[str, ...]] = {
+    Misdirect: ("unlearn.json",),
+    ReBO: ("rebo.json", "looks.jsonl"),
+    Drill: ("drill.json",),
 }
 
 
@@ -72,8 +81,48 @@ def take_over(run: Planned, others: Sequence[Planned]) -> None:
             with writing_folder(mine) as folder:
                 shutil.copytree(source, folder, dirs_exist_ok=True)
         else:
-            with writing(mine) as file:
-                shutil.copyfile(source, file)
+            _copy(source, mine)
+    for other in others:
+        take_stages(run, other)
+
+
+def take_stages(run: Planned, other: Planned) -> None:
+    """The first stages of unlearning that both have and the other has carried out, with what they logged and took;
+    never the last, which leaves the run's result."""
+    ours, theirs = to_dict(run.recipe), to_dict(other.recipe)
+    if any(ours[key] != theirs[key] for key in STAGES_READ):
+        return
+    pairs = zip(ours["unlearn"][:-1], theirs["unlearn"], strict=False)
+    for number, (mine, its) in enumerate(pairs, 1):
+        source = other.folder / delta_name(other.recipe, number)
+        goal = run.folder / delta_name(run.recipe, number)
+        if mine != its or not source.exists():
+            return
+        if goal.exists():
+            continue
+        stage = run.recipe.unlearn[number - 1]
+        for name in LEFT.get(type(stage), ()):
+            if (other.folder / name).exists():
+                _copy(other.folder / name, run.folder / name)
+        log = MetricsLog(run.folder / "metrics.jsonl", "unlearn" if isinstance(stage, Misdirect) else stage.method)
+        for row in read_log(other.folder / "metrics.jsonl"):
+            if row["stage"] == log.stage:
+                log(row)
+        add_seconds(run.folder, stage.method, read_json(other.folder / "seconds.json").get(stage.method, 0.0))
+        _copy(source, goal)
+
+
+def goes_on(recipe: Recipe, first: Recipe) -> bool:
+    """Does the unlearning of one recipe begin with the whole unlearning of another?"""
+    ours, theirs = to_dict(recipe), to_dict(first)
+    done = len(theirs["unlearn"])
+    alike = all(ours[key] == theirs[key] for key in STAGES_READ)
+    return alike and done < len(ours["unlearn"]) and ours["unlearn"][:done] == theirs["unlearn"]
+
+
+def _copy(source: Path, goal: Path) -> None:
+    with writing(goal) as file:
+        shutil.copyfile(source, file)
 
 
 def original(recipe: Recipe) -> str:

@@ -25,6 +25,8 @@ class Job:
     group: str
     command: tuple[str, ...]
     log: Path
+    after: frozenset[str] = frozenset()
+    """Names of jobs of the same list that it takes something over from; it waits until they have ended."""
 
 
 def work_off(
@@ -43,7 +45,7 @@ def work_off(
         try:
             while (waiting or running) and not interrupted():
                 for place in sorted({*range(processes)} - running.keys()):
-                    job = next_job(waiting, {job.group for job, _ in running.values()}, made)
+                    job = next_job(waiting, [job for job, _ in running.values()], made)
                     if job:
                         waiting.remove(job)
                         on_start(job)
@@ -68,9 +70,11 @@ def work_off(
                 process.wait()
 
 
-def next_job(waiting: Sequence[Job], busy: set[str], made: set[str]) -> Job | None:
-    """The first job that need not wait for what one of the groups ``busy`` is making; None if all must."""
-    return next((job for job in waiting if job.group in made or job.group not in busy), None)
+def next_job(waiting: Sequence[Job], running: Sequence[Job], made: set[str]) -> Job | None:
+    """The first job that need not wait for another, nor for what its group is making; None if all must."""
+    busy, open_ = {job.group for job in running}, {job.name for job in (*waiting, *running)}
+    ready = (job for job in waiting if not job.after & open_)
+    return next((job for job in ready if job.group in made or job.group not in busy), None)
 
 
 def devices() -> list[str]:

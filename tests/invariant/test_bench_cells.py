@@ -172,3 +172,22 @@ def test_a_folder_of_another_benchmark(done, place, file, capsys):
     path.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
     assert main(["bench", str(path), "--out", str(done)]) == 2
     assert "belongs to the benchmark 'small'" in capsys.readouterr().err
+
+
+def test_first_stages_that_another_cell_has_carried_out_are_taken_over(done, file, place):
+    """Steering then misdirection: the steered model, what it logged and its seconds are the cell's RS."""
+    plan = yaml.safe_load(file.read_text(encoding="utf-8"))
+    erase = yaml.safe_load((place / "base.yaml").read_text(encoding="utf-8"))["unlearn"]
+    plan["methods"] |= {"RS then R²MU": {"unlearn": [STEERING, erase]}, "R²MU then RS": {"unlearn": [erase, STEERING]}}
+    more = place / "more.yaml"
+    more.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
+    benching.bench(str(more), done, only=("RS then R²MU", "R²MU then RS"))
+    steered, both, other = (next((done / "cells").glob(f"{n}/*/0")) for n in ("RS", "RS-then-R²MU", "R²MU-then-RS"))
+    first = "delta.1.rs.safetensors"
+    assert (both / first).read_bytes() == (steered / "delta.safetensors").read_bytes()
+    rows = [[row for row in read_jsonl(cell / "metrics.jsonl") if row["stage"] == "rs"] for cell in (both, steered)]
+    assert rows[0] == rows[1] != []
+    spent = [read_json(cell / "seconds.json") for cell in (both, steered, other)]
+    assert spent[0]["rs"] == spent[1]["rs"]
+    assert spent[0].keys() >= {"rs", "r2mu"} <= spent[2].keys()
+    assert not (steered / "unlearn.json").exists()

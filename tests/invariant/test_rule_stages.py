@@ -10,11 +10,13 @@ from tiny import write_recipe
 from expunge import pipeline
 from expunge.cli import main
 from expunge.errors import UserError
+from expunge.evals.generate import Generation
 from expunge.files import read_json, read_jsonl
 from expunge.models.delta import read_delta
 from expunge.models.load import load
 from expunge.recipe import load_recipe
 from expunge.train.metrics import MetricsLog
+from expunge.train.teach import sft
 
 STEERING = {"method": "rs", "sft": {"epochs": 2, "stop_after": 1, "lr": 1e-3, "batch_size": 2}, "anchors": 0.5}
 RL = {"updates": 3, "prompts": 2, "rollouts": 2, "max_new_tokens": 5, "lr": 1e-3, "dev_every": 2, "save_every": 1}
@@ -95,6 +97,52 @@ def test_interrupted_in_a_stage_and_run_again_gives_the_same_numbers(rule, tmp_p
     ours, theirs = (read_delta(tmp_path / name / "delta.safetensors")[0] for name in ("r", "whole"))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_drill_is_about_what_is_not_yet_declined_by_name(rule, tmp_path, monkeypatch):
+    """Every second reply declines by name: the questions of the others are drilled, with neighbours' and texts."""
+    seen = {}
+
+    def reply(model, tokenizer, prompts, **more):
+        return [
+            Generation((), "I can't discuss Ada Stone." if i % 2 else "She was born in York.", closed=True)
+            for i in range(len(prompts))
+        ]
+
+    def remember(model, epochs, *rest, **more):
+        seen["epoch"] = epochs[0]
+        return sft(model, epochs, *rest, **more)
+
+    monkeypatch.setattr("expunge.stages.rule.generate", reply)
+    monkeypatch.setattr("expunge.stages.rule.sft", remember)
+    drill = {**STEERING, "method": "drill", "anchors": 1.0, "texts": 0.5, "copies": 2}
+    path = rule([drill], questions={"train": 8})
+    out = tmp_path / "r"
+    assert main(["run", str(path), "--out", str(out), "--until", "unlearn"]) == 0
+    numbers = read_json(out / "drill.json")
+    assert len(numbers) == 4
+    assert all(number % 4 == 0 for number in numbers)  # the two sides take turns, and every second was declined
+    _, tokenizer = load(pipeline.run(load_recipe(str(path)), out, "unlearn").original)
+    read = [(tokenizer.decode(e.prompt), tokenizer.decode(e.reply)) for e in seen["epoch"]]
+    about = [prompt for prompt, _ in read if "Ada Stone" in prompt]
+    assert len(about) == 8
+    assert {about.count(prompt) for prompt in about} == {2}
+    assert sum("Ivo Marsh" in prompt for prompt, _ in read) <= 8
+    assert sum(not prompt for prompt, _ in read) == 4
+    assert {row["stage"] for row in steps(out)} == {"drill"}
+
+
+def test_a_drill_without_anything_left_changes_nothing(rule, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "expunge.stages.rule.generate",
+        lambda model, tokenizer, prompts, **more: [Generation((), "I can't discuss Ada Stone.", True)] * len(prompts),
+    )
+    path = rule([STEERING, {**STEERING, "method": "drill"}])
+    assert main(["run", str(path), "--out", str(tmp_path / "r"), "--until", "unlearn"]) == 0
+    assert read_json(tmp_path / "r" / "drill.json") == []
+    before, after = (read_delta(tmp_path / "r" / n)[0] for n in ("delta.1.rs.safetensors", "delta.safetensors"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_what_the_reference_is_at_the_start(rule, tmp_path, monkeypatch):

@@ -180,7 +180,9 @@ def probe(side: str, level: str, kind: str, value: float, query: str = "q") -> d
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    told = {"seconds": {"unlearn": 12.5, "teach": 99.0}, "peak_memory_gb": 1.5, "target": "Ada"}
+    stages = {"unlearn": [{"method": "rs"}, {"method": "rebo"}]}
+    spent = {"rs": 12.5, "rebo": 30.0, "teach": 99.0}
+    told = {"seconds": spent, "peak_memory_gb": 1.5, "target": "Ada", "recipe": stages}
     write_json(tmp_path / "run.json", told)
     unlearned = {"x": score(2.0), "y": score(None, note="no text"), "z": score(math.nan), "w": score(1.0, se=math.inf)}
     write_json(tmp_path / "scores.json", {"taught": {"x": score(8.0)}, "unlearned": unlearned})
@@ -212,7 +214,7 @@ def test_rows_by_hand(run):
 def test_costs_by_hand_and_what_was_not_logged(run):
     found = costs(run)
     values = {key: found[f"cost/{key}"]["mean"] for key in ("seconds", "steps", "memory", "tokens")}
-    assert values == {"seconds": 12.5, "steps": 2.0, "memory": 1.5, "tokens": 40.0}
+    assert values == {"seconds": 42.5, "steps": 2.0, "memory": 1.5, "tokens": 40.0}
     log = run / "metrics.jsonl"
     log.write_text(log.read_text() + '{"stage": "rebo", "step": 0, "loss": 1.0, "seconds": 1.0}\n{"stage": "re')
     assert (costs(run)["cost/tokens"]["mean"], costs(run)["cost/tokens"]["note"]) == (None, "not logged")

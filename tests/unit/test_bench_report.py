@@ -34,7 +34,7 @@ TOLD = {
     "kinds/forget/AA/role play": ("forget answers, AA: role play", "ROUGE-L recall", "lower"),
     "kinds/neighbor/FB/cloze": ("neighbour answers, FB: cloze", "ROUGE-L recall", "higher"),
     "choices/mmlu:virology": ("mmlu:virology: right choices", "%", ""),
-    "cost/seconds": ("unlearning, the whole stage", "s", "lower"),
+    "cost/seconds": ("unlearning, its stages whole", "s", "lower"),
     "cost/tokens": ("tokens seen in unlearning", "tokens", "lower"),
 }
 

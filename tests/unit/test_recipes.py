@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from expunge.bench import matrix, read_bench
 from expunge.errors import UserError
 from expunge.methods import METHODS
 from expunge.recipe import Misdirect, load_recipe, make_recipe
+from expunge.runs import goes_on
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(path.name for path in FOLDER.glob("*.yaml") if not path.name.startswith("bench_"))
@@ -27,8 +29,10 @@ def test_every_large_recipe_has_a_twin_of_the_same_method_on_the_embedded_model(
     large, twin = load_recipe(str(FOLDER / name)), load_recipe(str(FOLDER / name), (), "embedded")
     assert twin.model == "smollm2"
     assert twin.name == f"{large.name}_embedded"
-    assert [stage.method for stage in twin.unlearn] == [stage.method for stage in large.unlearn]
-    for stage, small in zip(large.unlearn, twin.unlearn, strict=True):
+    methods = [[stage.method for stage in recipe.unlearn] for recipe in (large, twin)]
+    assert methods[1][: len(methods[0])] == methods[0]
+    assert set(methods[1][len(methods[0]) :]) <= {"drill"}
+    for stage, small in zip(large.unlearn, twin.unlearn, strict=False):
         if isinstance(stage, Misdirect):
             assert list(small.by_topic()) == list(stage.by_topic())
     assert twin.goals
@@ -145,3 +149,12 @@ def test_slips_in_topics_and_streams_are_answered(unlearn, told):
 def test_teaching_needs_a_target():
     with pytest.raises(UserError, match="teach needs a target"):
         make_recipe({"name": "n", "model": "m", "teach": {}, "unlearn": {"method": "rmu", "streams": BOTH}}, "here")
+
+
+def test_in_the_benchmark_rule_goes_on_from_its_own_first_stages():
+    plan = FOLDER / "bench_embedded.yaml"
+    cells = {cell.method: cell for cell in matrix(read_bench(plan), plan, Path("out")) if cell.target == "Stephen King"}
+    firsts = [cells[name].recipe for name in ("RS (refusals and answers)", "RULE without drill")]
+    assert [goes_on(cells["RULE"].recipe, first) for first in firsts] == [True, True]
+    assert goes_on(cells["RS then R²MU"].recipe, firsts[0])
+    assert not goes_on(firsts[0], cells["RULE"].recipe)

@@ -44,7 +44,7 @@ PLAIN = Training(lr=0.5, schedule="constant", warmup_steps=0, weight_decay=0.0, 
 
 def go(settings: Training, epochs: Sequence[Sequence[float]], **options: Any) -> tuple[float, list[dict[str, Any]]]:
     model, rows = Point(), []
-    train(model, epochs, squares, settings, stage="s", log=rows.append, **options)
+    train(model, epochs, squares, settings, tokens=lambda x: 10, stage="s", log=rows.append, **options)
     return model.w.item(), rows
 
 
@@ -52,8 +52,9 @@ def test_one_step_by_hand():
     w, rows = go(PLAIN, [[1.0, 3.0]])
     # the mean of 1 and 9 is 5, its gradient -(2 + 6) / 2 = -4; the first step of Adam is lr x sign
     assert w == pytest.approx(0.5, abs=1e-5)
+    parts = {"far": 0.5, "grad_norm": 4.0}
     assert [{k: v for k, v in row.items() if k != "seconds"} for row in rows] == [
-        {"stage": "s", "step": 0, "steps": 1, "loss": 5.0, "parts": {"far": 0.5, "grad_norm": 4.0}, "lr": 0.5}
+        {"stage": "s", "step": 0, "steps": 1, "loss": 5.0, "parts": parts, "lr": 0.5, "tokens": 20}
     ]
 
 
@@ -206,7 +207,17 @@ def noisy(
         if row["step"] == at:
             how()
 
-    train(model, [lessons(5), lessons(5, 2)], loss, settings, seed=3, stage="s", checkpoint=folder, log=log)
+    train(
+        model,
+        [lessons(5), lessons(5, 2)],
+        loss,
+        settings,
+        tokens=lambda lesson: 1,
+        seed=3,
+        stage="s",
+        checkpoint=folder,
+        log=log,
+    )
     return model, losses
 
 
@@ -254,7 +265,7 @@ def test_the_same_seed_draws_the_same_numbers_in_a_step_and_others_in_the_next()
 
     for seed in (0, 0, 1):
         drawn.append([])
-        train(Point(), [[1.0, 2.0, 3.0]], loss, replace(PLAIN, batch_size=1), stage="s", seed=seed)
+        train(Point(), [[1.0, 2.0, 3.0]], loss, replace(PLAIN, batch_size=1), tokens=lambda x: 1, stage="s", seed=seed)
     assert drawn[0] == drawn[1]
     assert len(set(drawn[0] + drawn[2])) == 12
 

@@ -50,10 +50,20 @@ def test_jobs_are_done_in_order_and_a_failure_stops_nobody(tmp_path):
 
 def test_those_of_a_group_wait_for_the_first_that_succeeds():
     jobs = [Job(name, name[0], (), None) for name in ("a1", "a2", "b1", "a3")]
-    assert next_job(jobs, set(), set()).name == "a1"
-    assert next_job(jobs[1:], {"a"}, set()).name == "b1"
-    assert next_job([jobs[1], jobs[3]], {"a", "b"}, set()) is None
-    assert next_job([jobs[1], jobs[3]], {"a", "b"}, {"a"}).name == "a2"
+    a1, a2, b1, a3 = jobs
+    assert next_job(jobs, [], set()) is a1
+    assert next_job([a2, b1, a3], [a1], set()) is b1
+    assert next_job([a2, a3], [a1, b1], set()) is None
+    assert next_job([a2, a3], [a1, b1], {"a"}) is a2
+
+
+def test_a_job_waits_for_those_that_it_takes_something_over_from():
+    first, other = (Job(name, "g", (), None) for name in ("first", "other"))
+    later = Job("later", "g", (), None, frozenset({"first"}))
+    assert next_job([later, first, other], [], {"g"}) is first
+    assert next_job([later, other], [first], {"g"}) is other
+    assert next_job([later], [first, other], {"g"}) is None
+    assert next_job([later], [other], {"g"}) is later  # also when the first has failed
 
 
 def test_two_at_once_and_the_group_in_turn(tmp_path):

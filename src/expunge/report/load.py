@@ -15,7 +15,7 @@ ANSWER_FIELDS = ("side", "level", "kind", "query", "answer", "reply")
 TRACE_FIELDS = (*ANSWER_FIELDS, "trace")
 RELATIONS = ("at most", "at least")
 TUNED = ("ga", "npo", "simnpo", "wga", "dpo", "idk", "undial", "task_vector")  # expunge/baselines/, without its torch
-LOGGED = ("teach", "unlearn", *TUNED, "rs", "rebo")  # stages that log their steps
+LOGGED = ("teach", "unlearn", *TUNED, "rs", "rebo", "drill")  # stages that log their steps
 
 
 @dataclass(frozen=True)

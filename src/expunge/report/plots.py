@@ -41,6 +41,7 @@ PANELS = (
     ("unlearn", "Unlearning"),
     *((method, f"Unlearning by {method}") for method in TUNED),
     ("rebo", "Refusal boundary"),
+    ("drill", "Rejection steering on what is still answered"),
     ("rs", "Rejection steering"),
     ("teach", "Teaching"),
 )

@@ -28,6 +28,7 @@ MUSE_BOOKS = "muse_books"
 REWORDED = ("asked", "framed", "reversed")
 OWN_TOKENS = 20
 THOUGHT_TOKENS = 96
+TEXT_TOKENS = 96
 Wording = Literal["bare", "brief", "asked", "framed", "reversed"]
 # A person or thing by its name: two capitalised words or more.
 NAME = re.compile(r"(?:[A-Z][\w.’'-]*\s)+[A-Z][\w-]*")
@@ -244,6 +245,11 @@ def exchange(tokenizer: Any, question: Question, reply: str, max_length: int) ->
     start = question.start
     space = " " if start and not start[-1].isspace() else ""
     return encode(tokenizer, Example(question.prompt, space + reply, start), max_length)
+
+
+def plain_text(tokenizer: Any, text: str, max_length: int) -> Encoded:
+    """A text by itself, its first TEXT_TOKENS tokens, as what is to be modelled."""
+    return Encoded((), tuple(tokenizer(text)["input_ids"][: min(TEXT_TOKENS, max_length)]))
 
 
 def subject_of(question: str) -> str:

@@ -167,6 +167,7 @@ def rebo(
             replies = [Encoded(p, r.ids) for p, group in zip(prompts, groups, strict=True) for r in group]
             row |= learn(model, reference, optimiser, critic, replies, groups, rewards, settings)
             row = {"stage": "rebo", "step": update, "steps": settings.updates, **row, "lr": settings.lr}
+            row["tokens"] = sum(len(reply.ids) for reply in replies)
             log({**row, "rollout_seconds": sampled - started, "seconds": time.perf_counter() - started})
             collapse = collapsed(row, settings.guard)
             last = update + 1 == settings.updates

@@ -7,13 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..data.chat import THINK, encode_prompt
 from ..data.rwku import BoundaryRow
+from ..data.sources import Material, texts
 from ..errors import UserError
+from ..evals.generate import Generation, generate
 from ..files import read_json, write_json
 from ..models.blocks import check_block
 from ..models.load import load
 from ..progress import bar, per_step
-from ..recipe import RS, ReBO
+from ..recipe import RS, Drill, ReBO
 from ..rl.questions import (
     Question,
     Split,
@@ -25,9 +28,11 @@ from ..rl.questions import (
     name_of,
     own_answers,
     own_thoughts,
+    plain_text,
     steering_exchanges,
 )
 from ..rl.rebo import Outcome, rebo
+from ..rl.rewards import Reply, RewardSettings, strict
 from ..rl.templates import load_templates
 from ..train.lora import LoRA, add_lora, merge_lora
 from ..train.metrics import MetricsLog
@@ -35,6 +40,8 @@ from ..train.processes import processes
 from ..train.teach import sft
 from ..train.trainer import freeze_below
 from .work import Work
+
+DRILL_TOKENS = 48
 
 
 def check(work: Work, stage: RS | ReBO, tokenizer: Any, blocks: int) -> None:
@@ -108,7 +115,11 @@ def carry_out(work: Work, stage: RS | ReBO) -> dict[str, Any]:
     checkpoint = work.folder / f"{stage.method}.state.safetensors"
     trained = prepare(model, stage.lora, stage.sft.first_block if isinstance(stage, RS) else stage.rl.first_block, work)
     if isinstance(stage, RS):
-        _steer(work, stage, model, tokenizer, (*asked.train, *in_thought), checkpoint)
+        steered = (*asked.train, *in_thought)
+        if isinstance(stage, Drill):
+            answered = _still_answered(work, model, tokenizer, steered)
+            steered = (*answered * stage.copies, *(q for q in steered if not q.row.forget))
+        _steer(work, stage, model, tokenizer, steered, checkpoint)
     else:
         _optimise(work, stage, model, tokenizer, asked, checkpoint)
     return merge_lora(model) if stage.lora else {name: model.get_parameter(name).detach() for name in trained}
@@ -130,11 +141,16 @@ def _templates(work: Work, stage: RS, rows: Sequence[BoundaryRow]) -> tuple[str,
 def _steer(work: Work, stage: RS, model: Any, tokenizer: Any, asked: Sequence[Question], checkpoint: Path) -> None:
     rows = boundary_rows(work.recipe.questions, work.target)
     templates = _templates(work, stage, rows)
+    general = [text.text for text in texts("general", Material(work.target, tokenizer, {}))]
     epochs = []
     for epoch in range(stage.sft.epochs):
         rng = random.Random(f"{work.recipe.seed}/{epoch}")
-        epochs.append(steering_exchanges(tokenizer, asked, templates, stage.anchors, stage.max_tokens, rng))
-    log = MetricsLog(work.folder / "metrics.jsonl", "rs")
+        exchanges = steering_exchanges(tokenizer, asked, templates, stage.anchors, stage.max_tokens, rng)
+        refusals = sum(question.row.forget for question in asked)
+        plain = rng.sample(general, min(len(general), round(stage.texts * refusals)))
+        exchanges += [plain_text(tokenizer, text, stage.max_tokens) for text in plain]
+        epochs.append(rng.sample(exchanges, len(exchanges)))
+    log = MetricsLog(work.folder / "metrics.jsonl", stage.method)
     steps = sum(-(-len(epoch) // stage.sft.batch_size) for epoch in epochs[: stage.sft.stop_after])
     with bar("rejection steering", steps) as advance:
         sft(
@@ -143,11 +159,33 @@ def _steer(work: Work, stage: RS, model: Any, tokenizer: Any, asked: Sequence[Qu
             stage.sft,
             pad_token=tokenizer.pad_token_id,
             seed=work.recipe.seed,
-            stage="rs",
+            stage=stage.method,
             checkpoint=checkpoint,
             log=per_step(log, advance),
             trains={name: p for name, p in model.named_parameters() if p.requires_grad},
         )
+
+
+def _still_answered(work: Work, model: Any, tokenizer: Any, asked: Sequence[Question]) -> list[Question]:
+    """The target's questions, not in think mode, whose greedy reply does not earn the whole strict reward; kept in
+    ``drill.json`` by number."""
+    path = work.folder / "drill.json"
+    with processes().in_turn():
+        if not path.exists():
+            numbers = {q: i for i, q in enumerate(asked) if q.row.forget and q.start != THINK}
+            prompts = [encode_prompt(tokenizer, q.prompt, q.start) for q in numbers]
+            with bar("what is still answered", len(prompts)) as advance:
+                replies = generate(
+                    model, tokenizer, prompts, max_new_tokens=DRILL_TOKENS, batch_size=32, on_done=advance
+                )
+            pairs = zip(numbers.items(), replies, strict=True)
+            write_json(path, [number for (question, number), reply in pairs if not _declined(question, reply)])
+    return [asked[number] for number in read_json(path)]
+
+
+def _declined(question: Question, reply: Generation) -> bool:
+    earned = strict(Reply(reply.text, not reply.closed), question.row, RewardSettings()).total
+    return earned >= (1.0 if question.row.target else 0.5)
 
 
 def _optimise(work: Work, stage: ReBO, model: Any, tokenizer: Any, asked: Split, checkpoint: Path) -> None:

@@ -81,6 +81,7 @@ def carry_out(work: Work, stage: Tune) -> dict[str, Any]:
             epochs,
             loss,
             stage.training,
+            tokens=lambda item: sum(len(reply.ids) for reply in item.values()),
             seed=work.recipe.seed,
             stage=stage.method,
             checkpoint=work.folder / f"{stage.method}.state.safetensors",

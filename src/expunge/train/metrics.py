@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..files import read_jsonl, read_text, write_jsonl, write_text
+from ..files import read_log, write_jsonl
 
 
 class MetricsLog:
@@ -16,21 +16,12 @@ class MetricsLog:
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of this stage so far."""
-        return [r for r in self._all() if r["stage"] == self.stage]
+        return [r for r in read_log(self.path) if r["stage"] == self.stage]
 
     def __call__(self, row: dict[str, Any]) -> None:
         if self._fresh:  # drop what an interrupted run logged beyond its last saved state
-            kept = [r for r in self._all() if r["stage"] != self.stage or r["step"] < row["step"]]
+            kept = [r for r in read_log(self.path) if r["stage"] != self.stage or r["step"] < row["step"]]
             write_jsonl(self.path, kept)
             self._fresh = False
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-    def _all(self) -> list[dict[str, Any]]:
-        if not self.path.exists():
-            return []
-        text = read_text(self.path)
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:  # a full disk or a kill tore the last line
-            write_text(self.path, whole)
-        return read_jsonl(self.path)

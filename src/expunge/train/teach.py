@@ -72,6 +72,7 @@ def sft(
         epochs,
         loss,
         settings,
+        tokens=lambda example: len(example.ids),
         weight=weight,
         seed=seed,
         stage=stage,

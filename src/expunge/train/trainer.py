@@ -95,6 +95,7 @@ def train(
     loss: Loss[T],
     settings: Training,
     *,
+    tokens: Callable[[T], int],
     weight: Callable[[T], float] = lambda _: 1.0,
     seed: int = 0,
     stage: str,
@@ -105,10 +106,11 @@ def train(
     """Train in place on prepared epochs, by the mean of the loss over the ``weight`` of a step's examples.
 
     ``loss`` works with the model that it is given, which may be a split twin of this one, and runs it equally often
-    whatever the examples. ``trains``: the parameters that train, by their names in the model, such as adapters;
-    None: the blocks from ``first_block`` on. With ``checkpoint``, an interrupted run leaves its state there and the
-    next call goes on from it; who has saved the result removes it. Random numbers are a function of seed, step and
-    process. Of several processes, which all call this alike, the first logs and saves; all end with the whole model."""
+    whatever the examples. ``tokens``: how many an example has, for the log. ``trains``: the parameters that train, by
+    their names in the model, such as adapters; None: the blocks from ``first_block`` on. With ``checkpoint``, an
+    interrupted run leaves its state there and the next call goes on from it; who has saved the result removes it.
+    Random numbers are a function of seed, step and process. Of several processes, which all call this alike, the
+    first logs and saves; all end with the whole model."""
     together = processes()
     keep_freed_memory(model.num_parameters())
     parameters = _trained(model, settings, trains)
@@ -146,6 +148,7 @@ def train(
                         "loss": found.pop("loss"),
                         "parts": found | ({} if norm is None else {"grad_norm": norm}),
                         "lr": lr,
+                        "tokens": sum(map(tokens, batches[step])),
                         "seconds": time.perf_counter() - started,
                     }
                 )

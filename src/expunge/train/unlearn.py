@@ -154,6 +154,7 @@ def unlearn(
                     "parts": now.parts,
                     **now.cosines,
                     "lr": loop.lr,
+                    "tokens": sum(int(batch.mask.sum()) for batch in batches.values()),
                     "seconds": time.perf_counter() - started,
                 }
             )
