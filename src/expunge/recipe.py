@@ -137,6 +137,8 @@ class Evaluate:
     max_questions: int = at_least(1, 40)
     suites: tuple[str, ...] = ()
     """Suites of `expunge eval` beside: muse, tofu, safety, …; see evals/suites.py."""
+    files: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Files of your own for a suite, as ``--file SUITE=FILE`` of `expunge eval` names them."""
     max_samples: int = at_least(0, 0)
     """At most so many samples of each part of a suite; 0: all."""
     zero_think: bool = False

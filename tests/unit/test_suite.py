@@ -61,6 +61,16 @@ def test_a_suite_that_is_none_is_refused(protocol):
         suite.read(None, dataclasses.replace(protocol, suites=("rwku",)))
 
 
+def test_a_recipe_names_the_files_of_its_suites(protocol, tmp_path):
+    row = {"question": "Which is a fruit?", "choices": ["iron", "pear", "oak", "wool"], "answer": 1}
+    file = tmp_path / "w.jsonl"
+    file.write_text(json.dumps(row), encoding="utf-8")
+    own = dataclasses.replace(protocol, choices=(), questions=(), suites=("wmdp",), files={"wmdp": (str(file),)})
+    assert [task.work for task in suite.read(None, own).tasks] == [1]
+    with pytest.raises(UserError, match=r"found 'safety', expected one of evaluate.suites \(wmdp\)"):
+        suite.read(None, dataclasses.replace(own, files={"safety": (str(file),)}))
+
+
 def test_recipe_and_eval_say_the_same_of_held_out_texts(protocol, llama, tokenizer, monkeypatch):
     monkeypatch.setattr(suites, "TEXTS", 2)
     monkeypatch.setattr(suites, "TEXT_TOKENS", 20)

@@ -93,7 +93,10 @@ def _tasks(target: Target | None, protocol: Evaluate) -> list[Task]:
     for name in protocol.suites:
         if name not in SUITES or name in OWN_SUITES:
             raise UserError(f"evaluate.suites: found {name!r}; {nearest(name, sorted(SUITES.keys() - OWN_SUITES))}")
-    options = Options(target.name if target else None, protocol.max_samples)
+    if unread := [name for name in protocol.files if name not in protocol.suites]:
+        known = ", ".join(protocol.suites) or "none"
+        raise UserError(f"evaluate.files: found {unread[0]!r}, expected one of evaluate.suites ({known}).")
+    options = Options(target.name if target else None, protocol.max_samples, files=protocol.files)
     return [SUITES[name](options) for name in protocol.suites]
 
 
