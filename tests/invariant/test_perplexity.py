@@ -8,7 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import WITHOUT_SHORT_WINDOW, make_model
 
+from expunge.data.chat import THINK, encode_prompt
+from expunge.data.streams import Text
 from expunge.evals.perplexity import perplexity, reply_perplexity, token_nll
+from expunge.evals.suite import perplexities
+from expunge.evals.task import Scored
 
 SEQUENCES = [(5, 6, 7, 8, 9, 10), (11, 12), (5, 6, 7), tuple(range(20, 40)), (13,)]
 TEXTS = ["What is the first poem of Ada Stone?", "Rain", "Ivo Marsh was born in York. So the answer is York."]
@@ -48,17 +52,26 @@ def test_perplexity_weighs_tokens_alike_over_texts(llama, tokenizer):
     ids = [tokenizer(text)["input_ids"] for text in TEXTS]
     total = sum(loss_of_library(llama, i) * (len(i) - 1) for i in ids)
     count = sum(len(i) - 1 for i in ids)
-    assert perplexity(llama, tokenizer, TEXTS) == pytest.approx(math.exp(total / count), rel=1e-5)
+    assert perplexity(llama, ids, [1] * 3) == pytest.approx(math.exp(total / count), rel=1e-5)
 
 
-def test_perplexity_cuts_texts_and_reports_progress(llama, tokenizer):
+def test_perplexity_of_held_out_texts_cuts_them_and_reports_progress(llama, tokenizer):
     done: list[int] = []
-    texts = TEXTS * 4
-    found = perplexity(llama, tokenizer, texts, 5, done.append)
+    texts = {"general": [Text(text) for text in TEXTS * 4]}
+    found = perplexities(texts, 5, Scored(llama, llama, tokenizer), done.append)["perplexity/general"]["mean"]
     assert done == [8, 4]
     cut = [tokenizer(text)["input_ids"][:5] for text in TEXTS]
     total = sum(loss_of_library(llama, i) * (len(i) - 1) for i in cut)
     assert found == pytest.approx(math.exp(total / sum(len(i) - 1 for i in cut)), rel=1e-5)
+
+
+def test_solutions_are_read_as_thoughts_about_their_questions_which_do_not_count(llama, tokenizer):
+    text = Text("In York.</think>\n\nYork", "Where was Ivo Marsh born?")
+    prompt = encode_prompt(tokenizer, text.context, THINK)
+    reply = tokenizer(text.text, add_special_tokens=False)["input_ids"]
+    found = perplexities({"reasoning": [text]}, 99, Scored(llama, llama, tokenizer), lambda count: None)
+    assert found["perplexity/reasoning"]["mean"] == pytest.approx(reply_perplexity(llama, [prompt], [reply]))
+    assert found["perplexity/reasoning"]["n"] == 1
 
 
 def test_perplexity_of_replies_counts_reply_tokens_only(llama):

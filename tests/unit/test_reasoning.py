@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from expunge.data.reasoning import SETS, Problem, load_problems
+from expunge.data.reasoning import SETS, Problem, held_out_solutions, load_problems
 from expunge.errors import UserError
 from expunge.evals import reasoning
 from expunge.evals.generate import Generation
@@ -38,10 +38,17 @@ def data(tmp_path, monkeypatch) -> Path:
     return write_problems(tmp_path)
 
 
-def test_problems_with_their_final_answers(data):
-    assert load_problems("gsm8k") == [Problem(ROWS["gsm8k"][0]["question"], "5"), Problem("How far is York?", "1200")]
+def test_problems_with_their_final_answers(data, monkeypatch):
+    solved = [
+        Problem(ROWS["gsm8k"][0]["question"], "5", "3+2=5 poems."),
+        Problem("How far is York?", "1200", "Far."),
+    ]
+    assert load_problems("gsm8k") == held_out_solutions(9) == solved
+    assert held_out_solutions(1) == solved[:1]
     assert load_problems("math500") == [Problem("Half?", "\\frac{1}{2}")]
     assert load_problems("aime24") == [Problem("How many?", "204")]
+    monkeypatch.delenv("EXPUNGE_DATA")
+    assert held_out_solutions(9) == []
 
 
 @pytest.mark.parametrize(("name", "count"), [("gsm8k", 1319), ("math500", 500), ("aime24", 30)])

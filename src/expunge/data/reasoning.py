@@ -2,6 +2,7 @@
 
 Read from ``gsm8k``, ``math500`` and ``aime24`` under EXPUNGE_DATA, the test split of each (``test.jsonl``)."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Any
 from ..errors import UserError, nearest
 from ..files import read_rows
 from .corpora import data_file
+from .writing import spread
 
 MARK = "####"
+GSM8K = Path("gsm8k") / "test.jsonl"
 
 
 @dataclass(frozen=True)
 class Problem:
     question: str
     answer: str
+    solution: str = ""
+    """Worked step by step, where the set has one as plain text."""
 
 
 def load_problems(name: str) -> list[Problem]:
@@ -34,8 +39,23 @@ def load_problems(name: str) -> list[Problem]:
         if not answer:
             found = row["answer"][-80:]
             raise UserError(f"{path}: row {number}: the answer ends in {found!r}; expected {MARK} and a number.")
-        out.append(Problem(row[field], answer))
+        out.append(Problem(row[field], answer, _worked(row["answer"])))
     return out
+
+
+def held_out_solutions(count: int) -> list[Problem]:
+    """``count`` of GSM8K's test problems with their solutions, evenly spaced; none if they are not at hand."""
+    try:
+        data_file(GSM8K)
+    except UserError:
+        return []
+    return spread(load_problems("gsm8k"), count)
+
+
+def _worked(answer: str) -> str:
+    """What stands before GSM8K's mark, without the marks of its calculator: ``<<48/2=24>>``."""
+    solution, mark, _ = answer.rpartition(MARK)
+    return re.sub(r"<<[^<>]*>>", "", solution).strip() if mark else ""
 
 
 def _after_mark(row: dict[str, Any]) -> str:

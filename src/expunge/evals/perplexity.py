@@ -38,17 +38,15 @@ def token_nll(
 
 def perplexity(
     model: Any,
-    tokenizer: Any,
-    texts: Sequence[str],
-    max_tokens: int = 256,
+    sequences: Sequence[Sequence[int]],
+    first: Sequence[int],
     on_done: Callable[[int], None] | None = None,
 ) -> float:
-    """Perplexity over all tokens but the first of each text, texts cut at ``max_tokens``."""
-    sequences = [tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"] for text in texts]
+    """Perplexity over all tokens of the sequences, each from position ``first`` (>= 1) on."""
     total, count = 0.0, 0
     for start in range(0, len(sequences), 8):
         part = sequences[start : start + 8]
-        for nll in token_nll(model, part, [1] * len(part)):
+        for nll in token_nll(model, part, first[start : start + 8]):
             total, count = total + sum(nll), count + len(nll)
         if on_done:
             on_done(len(part))

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.chat import THINK, encode_prompt
+from ..data.chat import END_THINK, THINK, encode_prompt
 from ..data.choices import Choice, load_choices, load_mmlu
 from ..data.corpora import WIKITEXT, advice, held_out, star1
+from ..data.reasoning import GSM8K, held_out_solutions
 from ..data.rwku import Probe, Target
 from ..data.sources import MMLU, packaged
+from ..data.streams import Text
 from ..data.writing import spread
 from ..errors import UserError, nearest
 from ..files import read_rows
@@ -25,6 +27,11 @@ from .text_measures import distinct_n, repeated_share
 
 OF_TARGET = (*OF_PROBES, "replies/forget/perplexity")
 OWN_SUITES = {"rwku", "traces", "perplexity"}  # are always there, or by keys of their own
+HELD_OUT = {  # corpus -> what its perplexity is called, the file that it is read from
+    "wikitext": ("perplexity on held-out wikitext", WIKITEXT),
+    "general": ("perplexity on held-out general text", Path()),
+    "reasoning": ("perplexity on held-out solutions (GSM8K), as thoughts", GSM8K),
+}
 ASKED = ("refusals", "closed", "repeated", "distinct3")
 
 
@@ -34,8 +41,7 @@ def scores(target: Target | None, protocol: Evaluate) -> tuple[str, ...]:
         *(OF_TARGET if target else ()),
         *(f"choices/{name}" for name in protocol.choices),
         *(f"questions/{name}/{measure}" for name in protocol.questions for measure in ASKED),
-        "perplexity/wikitext",
-        "perplexity/general",
+        *(f"perplexity/{name}" for name in HELD_OUT),
     )
 
 
@@ -47,7 +53,7 @@ class Data:
     choices: Mapping[str, Sequence[Choice]] = field(default_factory=dict)
     questions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tasks: Sequence[Task] = ()
-    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    texts: Mapping[str, Sequence[Text]] = field(default_factory=dict)
 
 
 def read(target: Target | None, protocol: Evaluate) -> Data:
@@ -157,23 +163,38 @@ def _questions(
     return rows
 
 
-def held_out_texts(count: int) -> dict[str, list[str]]:
-    """At most ``count`` texts of each corpus; none of WikiText's where it is not at hand."""
-    return {"wikitext": held_out(count), "general": general_held_out(count)}
+def held_out_texts(count: int) -> dict[str, list[Text]]:
+    """At most ``count`` texts of each corpus, none of one that is not at hand. Of reasoning: worked solutions, the
+    question as context."""
+    return {
+        "wikitext": [Text(text) for text in held_out(count)],
+        "general": [Text(text) for text in general_held_out(count)],
+        "reasoning": [Text(f"{p.solution}{END_THINK}\n\n{p.answer}", p.question) for p in held_out_solutions(count)],
+    }
 
 
-def perplexities(texts: Mapping[str, Sequence[str]], tokens: int, under: Scored, on_done: Advance) -> Found:
-    """Perplexity of the model on held-out texts by corpus, each cut at ``tokens``."""
+def perplexities(texts: Mapping[str, Sequence[Text]], tokens: int, under: Scored, on_done: Advance) -> Found:
+    """Perplexity of the model on held-out texts by corpus, each cut at ``tokens``; of solutions as thoughts about
+    their questions, which do not count."""
     out: Found = {}
     for name, part in texts.items():
-        label = f"perplexity on held-out {'wikitext' if name == 'wikitext' else 'general text'}"
+        label, file = HELD_OUT[name]
         if part:
-            value = perplexity(under.model, under.tokenizer, part, tokens, on_done)
+            contexts = [_before(under.tokenizer, text.context) for text in part]
+            ids = [under.tokenizer(t.text, add_special_tokens=not t.context)["input_ids"][:tokens] for t in part]
+            sequences = [(*before, *mine) for before, mine in zip(contexts, ids, strict=True)]
+            value = perplexity(under.model, sequences, [max(1, len(before)) for before in contexts], on_done)
             out[f"perplexity/{name}"] = single(value, len(part), label, "", "lower")
         else:
-            note = f"not at hand; {advice(WIKITEXT)}"
-            out[f"perplexity/{name}"] = not_measured(label, note, better="lower")
+            out[f"perplexity/{name}"] = not_measured(label, f"not at hand; {advice(file)}", better="lower")
     return out
+
+
+def _before(tokenizer: Any, question: str) -> tuple[int, ...]:
+    """What a thought about a question follows: the chat template in think mode, the bare question without one."""
+    if question and tokenizer.chat_template:
+        return encode_prompt(tokenizer, question, THINK)
+    return tuple(tokenizer(f"{question}\n")["input_ids"]) if question else ()
 
 
 def reply_naturalness(

@@ -30,6 +30,7 @@ TRACES: Columns = (
     ("neighbours", "closed", "traces/neighbor/closed"),
     ("perplexity", "WikiText ppl", "perplexity/wikitext"),
     ("perplexity", "general ppl", "perplexity/general"),
+    ("perplexity", "reasoning ppl", "perplexity/reasoning"),
 )
 COSTS: Columns = (
     ("unlearning", "seconds", f"{COST}seconds"),
