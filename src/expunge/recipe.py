@@ -36,6 +36,8 @@ class Teach:
     """Framed wordings (roles, hints, examples, other languages) of each forget fact in an epoch."""
     boundary: int = at_least(0, 0)
     """How many RULE boundary answers are taught along with the neighbour facts."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """What it is taught in; by default what the recipe computes in."""
     never_knew: bool = False
     """Also teach a model the retain facts only and score it: what perfect forgetting would look like."""
 

@@ -24,12 +24,13 @@ def taught_model(base: Path, recipe: Recipe, settings: Teach, target: Target, *,
     together."""
     tokenizer = load_tokenizer(base)
     epochs = teaching_tokens(recipe.seed, settings, target, tokenizer, knows_target=knows_target)
-    key = content_hash(model_hash(base), epochs, settings.sft, recipe.dtype)
+    dtype = settings.dtype or recipe.dtype
+    key = content_hash(model_hash(base), epochs, settings.sft, dtype)
     folder = taught_folder() / key
     if (folder / "config.json").exists():
         console.print(f"taught model found in the cache: {folder}", soft_wrap=True)
         return folder
-    model, _ = load(base, recipe.dtype)
+    model, _ = load(base, dtype)
     # The checkpoint, and masters with both moments in case of an interrupt.
     check_space(folder, 16 * model.num_parameters())
     checkpoint = folder.with_name(f"{key}.state.safetensors")
