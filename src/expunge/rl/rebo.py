@@ -167,7 +167,6 @@ def rebo(
             replies = [Encoded(p, r.ids) for p, group in zip(prompts, groups, strict=True) for r in group]
             row |= learn(model, reference, optimiser, critic, replies, groups, rewards, settings)
             row = {"stage": "rebo", "step": update, "steps": settings.updates, **row, "lr": settings.lr}
-            row["tokens"] = sum(len(reply.ids) for reply in replies)
             log({**row, "rollout_seconds": sampled - started, "seconds": time.perf_counter() - started})
             collapse = collapsed(row, settings.guard)
             last = update + 1 == settings.updates
@@ -213,6 +212,7 @@ def rewarded(
             refusals[question.row.forget].append(detect(text).refusal)
     flat = [r for group in groups for r in group]
     entropies = [e for r in flat for e in r.entropies]
+    prompts = [len(encode_prompt(tokenizer, q.prompt, q.start)) for q in asked]
     return rewards, {
         "reward_forget": share(earned[True]),
         "reward_boundary": share(earned[False]),
@@ -221,6 +221,7 @@ def rewarded(
         "zero_variance_groups": without_variance(rewards),
         "entropy": sum(entropies) / len(entropies),
         "reply_tokens": len(entropies) / len(flat),
+        "tokens": len(groups[0]) * sum(prompts) + len(entropies),
         "truncated": share([not r.closed for r in flat]),
     }
 
