@@ -44,7 +44,8 @@ def bench(options: argparse.Namespace) -> None:
     from .bench import bench
 
     only = tuple(options.only.split(",")) if options.only else ()
-    bench(options.file, options.out, tuple(options.set), only, options.processes, options.cell)
+    targets = tuple(options.targets.split(",")) if options.targets else ()
+    bench(options.file, options.out, tuple(options.set), only, options.processes, options.cell, targets)
 
 
 def traces(options: argparse.Namespace) -> None:

@@ -86,12 +86,16 @@ def bench(
     only: tuple[str, ...] = (),
     processes: int | None = None,
     cell: str | None = None,
+    targets: tuple[str, ...] = (),
 ) -> Path:
     """Carry out the cells (of the methods ``only``) that are not done, then write tables and report; the folder.
 
-    ``cell``: carry out this one here and now, and nothing else. Raises UserError for bad input before anything is
-    written, and at the end if cells have failed."""
+    ``cell``: carry out this one here and now, and nothing else. ``targets``: compare on these of the file's alone.
+    Raises UserError for bad input before anything is written, and at the end if cells have failed."""
     plan = read_bench(Path(file))
+    if unknown := [name for name in targets if name not in plan.targets]:
+        raise UserError(f"--targets {unknown[0]}: not one of the file's; {nearest(unknown[0], plan.targets)}")
+    plan = replace(plan, targets=targets or plan.targets)
     out = out or Path("runs") / plan.name
     cells = matrix(plan, Path(file), out, overrides)
     if unknown := [name for name in only if name not in plan.methods]:
@@ -104,6 +108,7 @@ def bench(
     chosen = [one for one in cells if not only or one.method in only]
     check(chosen)
     words = ["expunge", "bench", file, "--out", str(out)]
+    words += ["--targets", ",".join(targets)] if targets else []
     words += [word for given in overrides for word in ("--set", given)]
     write_manifest(plan, cells, out, shlex.join(words))
     try:

@@ -104,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("file", help="YAML file of a benchmark: see docs/bench.md")
     bench.add_argument("--out", type=Path, help="folder of the benchmark (default: runs/NAME); done cells are kept")
+    bench.add_argument("--targets", metavar="T1,T2,…", help="compare on these targets of the file only")
     bench.add_argument("--only", metavar="M1,M2,…", help="run the cells of these methods only")
     bench.add_argument("--processes", type=int, help="cells at once, one a device (default: one a GPU, else one)")
     bench.add_argument("--cell", metavar="CELL", help="carry out one cell and nothing else, such as GA/Bruce-Lee/0")

@@ -156,6 +156,7 @@ def test_bad_input_is_told_before_anything_is_written(place, file, tmp_path, cap
         (["--processes", "0"], "--processes 0"),
         (["--cell", "RS/0"], "there is no such cell"),
         (["--set", "evaluate.suites=[nonsense]"], "nonsense"),
+        (["--targets", "Ada"], "--targets Ada: not one of the file's"),
     ):
         assert main(["bench", str(file), *out, *arguments]) == 2
         err = capsys.readouterr().err

@@ -121,7 +121,8 @@ def _draw(figure: Any, found: Sequence[Frontier], colours: dict[str, str] | None
     axes = figure.add_subplot()
     for i, frontier in enumerate(found):
         line = LINES[i % len(LINES)]
-        colour, marker = colours.get(line, line), MARKERS[i % len(MARKERS)]
+        turn = i // len(MARKERS)  # so that two lines never share both
+        colour, marker = colours.get(line, line), MARKERS[(i + turn) % len(MARKERS)]
         top = frontier.envelope
         if len(top) > 1:  # the staircase: each quality holds up to what its point retains
             steps = {"drawstyle": "steps-post", "linewidth": 1.4, "color": colour}
