@@ -231,6 +231,9 @@ def test_a_stage_after_rebo(recipes, tmp_path, capsys):
     stages = [{"method": "rebo"}, {"method": "rs"}]
     assert main(["export", "verl", str(recipes.write(unlearn=stages)), "--out", str(tmp_path / "verl")]) == 2
     assert "rs comes after rebo" in capsys.readouterr().err
+    stages[1]["method"] = "drill"
+    assert main(["export", "verl", str(recipes.write(unlearn=stages)), "--out", str(tmp_path / "verl")]) == 0
+    assert "no part of this run" in (tmp_path / "verl" / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_folder_with_files_is_left_alone(recipes, tmp_path, capsys):

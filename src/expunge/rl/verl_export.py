@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ..data.rwku import load_target
 from ..errors import UserError
 from ..files import read_json, write_text, writing_folder
-from ..recipe import ReBO, Recipe
+from ..recipe import Drill, ReBO, Recipe
 from ..strict import to_dict
 from .questions import Question, Split, boundary_rows, chosen, make_questions, name_of
 from .rebo import RL, batch_of
@@ -179,9 +179,10 @@ def _find_stage(recipe: Recipe) -> tuple[int, ReBO]:
         raise UserError(f"{recipe.name}: unlearn holds {methods}; expected a stage of the method rebo to export.")
     place, stage = found[0]
     at = "unlearn" if len(recipe.unlearn) == 1 else f"unlearn.{place}"
-    if place + 1 < len(recipe.unlearn):
-        after = recipe.unlearn[place + 1].method
-        raise UserError(f"unlearn: {after} comes after rebo, and the exported run ends with rebo. Leave {after} out.")
+    if after := [later.method for later in recipe.unlearn[place + 1 :] if not isinstance(later, Drill)]:
+        raise UserError(
+            f"unlearn: {after[0]} comes after rebo, and the exported run ends with it. Leave {after[0]} out."
+        )
     if others := sorted(set(recipe.questions.wordings) - {"bare"}):
         raise UserError(
             f"questions.wordings: found {', '.join(others)}; verl begins every reply itself and can not put a start "

@@ -228,6 +228,8 @@ def readme_file(recipe: Recipe, place: int, rl: RL, rs: Path | None, table: Sequ
         start = START.format(methods=", ".join(before.method for before in recipe.unlearn[:place]))
     else:
         start = TAUGHT if recipe.teach else BARE.format(model=recipe.model)
+    if place + 1 < len(recipe.unlearn):
+        start += "\n\nThe drill that the recipe has after ReBO is no part of this run."
     return README.format(
         name=_one_line(recipe.name),
         version=__version__,
