@@ -248,8 +248,9 @@ def exchange(tokenizer: Any, question: Question, reply: str, max_length: int) ->
 
 
 def plain_text(tokenizer: Any, text: str, max_length: int) -> Encoded:
-    """A text by itself, its first TEXT_TOKENS tokens, as what is to be modelled."""
-    return Encoded((), tuple(tokenizer(text)["input_ids"][: min(TEXT_TOKENS, max_length)]))
+    """A source's text by itself, its first TEXT_TOKENS tokens, as what is to be modelled."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]  # a source begins its texts itself
+    return Encoded((), tuple(ids[: min(TEXT_TOKENS, max_length)]))
 
 
 def subject_of(question: str) -> str:

@@ -141,14 +141,14 @@ def _templates(work: Work, stage: RS, rows: Sequence[BoundaryRow]) -> tuple[str,
 def _steer(work: Work, stage: RS, model: Any, tokenizer: Any, asked: Sequence[Question], checkpoint: Path) -> None:
     rows = boundary_rows(work.recipe.questions, work.target)
     templates = _templates(work, stage, rows)
-    general = [text.text for text in texts("general", Material(work.target, tokenizer, {}))]
+    general = texts("general", Material(work.target, tokenizer, {})) if stage.texts else []
     epochs = []
     for epoch in range(stage.sft.epochs):
         rng = random.Random(f"{work.recipe.seed}/{epoch}")
         exchanges = steering_exchanges(tokenizer, asked, templates, stage.anchors, stage.max_tokens, rng)
         refusals = sum(question.row.forget for question in asked)
         plain = rng.sample(general, min(len(general), round(stage.texts * refusals)))
-        exchanges += [plain_text(tokenizer, text, stage.max_tokens) for text in plain]
+        exchanges += [plain_text(tokenizer, text.text, stage.max_tokens) for text in plain]
         epochs.append(rng.sample(exchanges, len(exchanges)))
     log = MetricsLog(work.folder / "metrics.jsonl", stage.method)
     steps = sum(-(-len(epoch) // stage.sft.batch_size) for epoch in epochs[: stage.sft.stop_after])
