@@ -9,7 +9,7 @@ from .errors import UserError
 from .evals.goals import judge_goals
 from .files import check_space, content_hash, read_json, read_jsonl, read_text, write_json
 from .models.load import model_hash, resolve
-from .recipe import RS, Misdirect, ReBO, Recipe
+from .recipe import RS, Misdirect, ReBO, Recipe, Stage
 from .strict import first_difference, to_dict
 from .teaching import taught_folder
 from .train import manifest
@@ -43,6 +43,11 @@ def delta_name(recipe: Recipe, number: int) -> str:
     return f"delta.{number}.{recipe.unlearn[number - 1].method}.safetensors"
 
 
+def told_name(stage: Stage) -> str:
+    """File of what a stage of unlearning has to tell, where it has: it ends up in run.json."""
+    return f"{stage.method}.json"
+
+
 def add_seconds(folder: Path, stage: str, seconds: float) -> None:
     """Add to the time a stage has taken so far."""
     path = folder / "seconds.json"
@@ -73,8 +78,7 @@ def run_manifest(folder: Path, recipe: Recipe, target: Target | None, original: 
         "versions": manifest.versions(),
         "machine": manifest.machine(),
         "recipe": to_dict(recipe),
-        **(read_json(folder / "unlearn.json") if (folder / "unlearn.json").exists() else {}),
-        **({"rebo": read_json(folder / "rebo.json")} if (folder / "rebo.json").exists() else {}),
+        "stages": {s.method: read_json(path) for s in recipe.unlearn if (path := folder / told_name(s)).exists()},
         "goals": judge_goals(recipe.goals, read_json(folder / "scores.json")),
     }
 

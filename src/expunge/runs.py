@@ -11,8 +11,8 @@ from typing import Protocol
 from . import pipeline
 from .files import content_hash, read_json, read_log, writing, writing_folder
 from .progress import console
-from .recipe import Drill, Misdirect, ReBO, Recipe
-from .run_folder import add_seconds, check_owner, claim, delta_name
+from .recipe import ReBO, Recipe
+from .run_folder import add_seconds, check_owner, claim, delta_name, told_name
 from .strict import to_dict
 from .train.metrics import MetricsLog
 
@@ -24,13 +24,6 @@ SHARED = {  # what a run may take over from another, and the recipe keys that mu
     "thoughts.json": (*ORIGINAL, "questions"),
     "evals/taught": (*ORIGINAL, "evaluate"),
     "evals/never_knew": (*ORIGINAL, "evaluate"),
-}
-
-# What a stage leaves beside its delta and its rows of metrics.jsonl.
-LEFT: dict[type, tuple[str, ...]] = {
-    Misdirect: ("unlearn.json",),
-    ReBO: ("rebo.json", "looks.jsonl"),
-    Drill: ("drill.json",),
 }
 
 
@@ -101,10 +94,10 @@ def take_stages(run: Planned, other: Planned) -> None:
         if goal.exists():
             continue
         stage = run.recipe.unlearn[number - 1]
-        for name in LEFT.get(type(stage), ()):
+        for name in (told_name(stage), *(("looks.jsonl",) if isinstance(stage, ReBO) else ())):
             if (other.folder / name).exists():
                 _copy(other.folder / name, run.folder / name)
-        log = MetricsLog(run.folder / "metrics.jsonl", "unlearn" if isinstance(stage, Misdirect) else stage.method)
+        log = MetricsLog(run.folder / "metrics.jsonl", stage.method)
         for row in read_log(other.folder / "metrics.jsonl"):
             if row["stage"] == log.stage:
                 log(row)

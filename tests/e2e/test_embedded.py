@@ -41,7 +41,7 @@ def test_run_leaves_everything_a_reader_needs(run: Path) -> None:
     manifest = read_json(run / "run.json")
     assert manifest["target"] == "Stephen King"
     assert {goal["relation"] for goal in manifest["goals"]} == {"at most", "at least"}
-    assert {row["stage"] for row in read_jsonl(run / "metrics.jsonl")} == {"teach", "unlearn"}
+    assert {row["stage"] for row in read_jsonl(run / "metrics.jsonl")} == {"teach", "r2mu"}
     assert not list(run.rglob("*.tmp"))
     assert not list(run.rglob("*.state.safetensors"))
 

@@ -191,4 +191,4 @@ def test_first_stages_that_another_cell_has_carried_out_are_taken_over(done, fil
     spent = [read_json(cell / "seconds.json") for cell in (both, steered, other)]
     assert spent[0]["rs"] == spent[1]["rs"]
     assert spent[0].keys() >= {"rs", "r2mu"} <= spent[2].keys()
-    assert not (steered / "unlearn.json").exists()
+    assert not (steered / "r2mu.json").exists()

@@ -25,7 +25,7 @@ LASTING = (
     "traces.jsonl",
     "metrics.jsonl",
     "delta.safetensors",
-    "unlearn.json",
+    "r2mu.json",
     "scores.json",
     "run.json",
 )
@@ -73,7 +73,7 @@ def test_the_log_has_a_row_for_every_step(done):
     rows = read_jsonl(done / "metrics.jsonl")
     taught = [row for row in rows if row["stage"] == "teach"]
     assert [row["step"] for row in taught] == list(range(taught[0]["steps"]))
-    assert [row["step"] for row in rows if row["stage"] == "unlearn"] == [0, 1, 2, 3]
+    assert [row["step"] for row in rows if row["stage"] == "r2mu"] == [0, 1, 2, 3]
 
 
 def test_the_manifest_says_what_the_run_was_made_with(done, recipe, model_folder, taught):
@@ -81,7 +81,7 @@ def test_the_manifest_says_what_the_run_was_made_with(done, recipe, model_folder
     assert manifest["model"] == {"source": str(model_folder), "hash": model_hash(taught)}
     assert manifest["target"] == "Ada Stone"
     assert manifest["recipe_hash"] == load_recipe(str(recipe)).hash()
-    assert manifest["steering_length"] > 0
+    assert manifest["stages"]["r2mu"]["steering_length"] > 0
     assert set(manifest["seconds"]) >= {"teach", "write", "r2mu", "evaluate"}
     measured, unmeasured = manifest["goals"]
     assert measured["relation"] == "at most"
@@ -118,14 +118,14 @@ def test_the_same_recipe_gives_the_same_numbers_in_another_folder_and_with_an_em
 ):
     monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
     pipeline.run(load_recipe(str(recipe)), tmp_path / "again", "evaluate")
-    for name in ("traces.jsonl", "scores.json", "unlearn.json", "evals/unlearned/traces.jsonl"):
+    for name in ("traces.jsonl", "scores.json", "r2mu.json", "evals/unlearned/traces.jsonl"):
         assert (tmp_path / "again" / name).read_text() == (done / name).read_text(), name
     assert without_seconds(tmp_path / "again" / "metrics.jsonl") == without_seconds(done / "metrics.jsonl")
     ours, theirs = read_delta(tmp_path / "again" / "delta.safetensors")[0], read_delta(done / "delta.safetensors")[0]
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-@pytest.mark.parametrize("stage", ["teach", "unlearn"])
+@pytest.mark.parametrize("stage", ["teach", "r2mu"])
 def test_interrupted_in_a_loop_and_run_again_gives_the_same_numbers(done, recipe, tmp_path, monkeypatch, capsys, stage):
     """Ctrl-C arrives while step 1 is being logged."""
     monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
@@ -181,7 +181,7 @@ def test_without_teaching_the_base_itself_is_unlearned(model_folder, target_fold
     path = write_recipe(tmp_path / "r.yaml", model_folder, target_folder, teach=None, name="bare")
     job = pipeline.run(load_recipe(str(path)), tmp_path / "r", "unlearn")
     assert job.original == model_folder
-    assert {row["stage"] for row in read_jsonl(tmp_path / "r" / "metrics.jsonl")} == {"unlearn"}
+    assert {row["stage"] for row in read_jsonl(tmp_path / "r" / "metrics.jsonl")} == {"r2mu"}
 
 
 def test_a_model_that_never_knew_is_taught_and_scored_too(model_folder, target_folder, cache, tmp_path):

@@ -66,7 +66,7 @@ def test_both_stages_and_a_report(rule, tmp_path, capsys):
     told = read_json(out / "run.json")
     assert told["method"] == "rs + rebo"
     assert told["effective_batch"] == {"rs": 2, "rebo": 4}
-    assert told["rebo"]["kept"] in (0, 2, 3)
+    assert told["stages"]["rebo"]["kept"] in (0, 2, 3)
     scores = read_json(out / "scores.json")["unlearned"]
     assert {"replies/forget/declined", "replies/forget/leaks", "replies/neighbor/refusals"} <= scores.keys()
     assert "Refusal boundary" in (out / "report.html").read_text(encoding="utf-8")
@@ -194,12 +194,15 @@ def test_misdirection_then_rule(rule, tmp_path):
         "max_tokens": 48,
         "streams": {"forget": ["target_questions"], "retain": ["general"]},
     }
-    for order in ([erase, STEERING, BOUNDARY], [STEERING, erase]):
+    first = erase | {"method": "rmu", "settings": {"block": 3, "train_blocks": [2, 3], "relative": True}}
+    for order in ([erase, STEERING, BOUNDARY], [first, erase], [STEERING, erase]):
         out = tmp_path / "-".join(stage["method"] for stage in order)
         assert main(["run", str(rule(order)), "--out", str(out), "--until", "unlearn"]) == 0
         names = read_delta(out / "delta.safetensors")[0].keys()
         assert {"model.layers.2.mlp.down_proj.weight", "model.layers.3.mlp.down_proj.weight"} <= names
-    assert json.loads((out / "unlearn.json").read_text())["steering_length"] > 0
+        told = [json.loads((out / f"{s['method']}.json").read_text()) for s in order if "settings" in s]
+        assert all(stage["steering_length"] > 0 for stage in told)
+        assert list(dict.fromkeys(row["stage"] for row in steps(out))) == [stage["method"] for stage in order]
 
 
 @pytest.mark.parametrize(

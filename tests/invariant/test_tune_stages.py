@@ -122,7 +122,7 @@ def test_before_and_after_a_stage_that_moves_inner_states(recipe, tmp_path):
         own, changed = original_of(recipe(*order), out), read_delta(out / "delta.safetensors")[0]
         for name in ("model.layers.2.mlp.down_proj.weight", "model.layers.4.mlp.down_proj.weight"):
             assert not torch.equal(own[name], changed[name])
-    assert [row["stage"] for row in steps(out)] == ["npo"] * 3 + ["unlearn"] * 2
+    assert [row["stage"] for row in steps(out)] == ["npo"] * 3 + ["rmu"] * 2
 
 
 @pytest.mark.parametrize("method", ["npo", "dpo"])

@@ -74,7 +74,7 @@ def run(tmp_path: Path) -> Path:
             "versions": {"torch": "2.9"},
             "machine": {"gpu": "none"},
             "recipe": {"unlearn": {"steps": 3, "rate": 1e-4}},
-            "steering_length": 6.5,
+            "stages": {"r2mu": {"steering_length": 6.5}, "drill": [3]},
             "goals": [
                 {"text": "traces forget", "value": 0.0, "limit": 5, "met": True, "relation": "at most"},
                 {"text": "neighbours stay", "value": 61.25, "limit": 80, "met": False, "relation": "at least"},
@@ -105,7 +105,7 @@ def run(tmp_path: Path) -> Path:
         folder / "metrics.jsonl",
         [{"stage": "teach", "step": i, "loss": 3.0 / (i + 1), "lr": 1e-4} for i in range(4)]
         + [
-            {"stage": "unlearn", "step": i, "loss": 9.0, "parts": {"forget": 8.0 - i, "retain": 0.01}, "lr": 1e-5}
+            {"stage": "r2mu", "step": i, "loss": 9.0, "parts": {"forget": 8.0 - i, "retain": 0.01}, "lr": 1e-5}
             for i in range(3)
         ],
     )
@@ -206,7 +206,7 @@ def test_everything_else_is_escaped(run: Path) -> None:
     }
     write_json(run / "scores.json", scores)
     parts = {ATTACK: 1.0, "$x^": 2.0}
-    write_jsonl(run / "metrics.jsonl", [{"stage": "unlearn", "step": 1, "loss": 3.0, "parts": parts}])
+    write_jsonl(run / "metrics.jsonl", [{"stage": "r2mu", "step": 1, "loss": 3.0, "parts": parts}])
     source = page_of(run)
     assert Page(source).scripts == 1 and "<img" not in source
 
@@ -301,7 +301,7 @@ def test_no_folder_is_refused(tmp_path: Path) -> None:
         ("run.json", {"seconds": {"teach": "long"}}),
         ("run.json", {"versions": ["torch"]}),
         ("metrics.jsonl", {"stage": "teach", "step": 1}),
-        ("metrics.jsonl", {"stage": "other", "step": 1, "loss": 1.0}),
+        ("metrics.jsonl", {"stage": 7, "step": 1, "loss": 1.0}),
     ],
 )
 def test_malformed_content(run: Path, name: str, line: dict[str, Any]) -> None:

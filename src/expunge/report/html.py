@@ -145,7 +145,9 @@ def _settings(manifest: dict[str, Any]) -> list[tuple[str, str]]:
     """What the manifest says in one word each; absent keys are left out."""
     model = manifest.get("model")
     model = model if isinstance(model, dict) else {"source": model}
-    peak, steering = manifest.get("peak_memory_gb"), manifest.get("steering_length")
+    peak = manifest.get("peak_memory_gb")
+    told = (manifest.get("stages") or {}).values()
+    steering = next((stage["steering_length"] for stage in told if "steering_length" in stage), None)
     found = {
         "Model": model.get("source"),
         "Model hash": model.get("hash"),

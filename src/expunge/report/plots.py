@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from .load import TUNED, Pair, RunData
+from .load import Pair, RunData
 
 WIDTH = 440  # SVG units; one unit is one pixel at natural size
 INK, RULE, BEFORE, AFTER = "#010101", "#020202", "#030303", "#040404"
@@ -37,23 +37,22 @@ SETTINGS: dict[Any, Any] = {
     "lines.linewidth": 1.6,
 } | dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
 
-PANELS = (
-    ("unlearn", "Unlearning"),
-    *((method, f"Unlearning by {method}") for method in TUNED),
-    ("rebo", "Refusal boundary"),
-    ("drill", "Rejection steering on what is still answered"),
-    ("rs", "Rejection steering"),
-    ("teach", "Teaching"),
-)
+TITLES = {  # of stages that are no method's name
+    "teach": "Teaching",
+    "rs": "Rejection steering",
+    "rebo": "Refusal boundary",
+    "drill": "Rejection steering on what is still answered",
+}
 WATCHED = ("reward_forget", "reward_boundary", "refusals_forget", "refusals_boundary")
 Series = dict[str, tuple[list[float], list[float]]]
 
 
 def loss_plot(run: RunData) -> Markup | None:
-    """One line per part of the unlearning loss, rewards for RL; below them the teaching loss if the run taught.
+    """A panel for each stage, the last one first: one line per part of its loss, rewards for RL.
 
     None without rows."""
-    panels = [(stage, title) for stage, title in PANELS if any(row["stage"] == stage for row in run.losses)]
+    stages = reversed(dict.fromkeys(row["stage"] for row in run.losses))
+    panels = [(stage, TITLES.get(stage, f"Unlearning by {stage}")) for stage in stages]
     if not panels:
         return None
 
@@ -82,7 +81,7 @@ def loss_plot(run: RunData) -> Markup | None:
             axes.set_title(title, pad=26)
             axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=4, handlelength=1.8, columnspacing=1.2)
 
-    names = sorted({name for row in run.losses if row["stage"] == "unlearn" for name in row["parts"]})
+    names = sorted({name for row in run.losses for name in row["parts"]})
     told = f"Losses over steps: {', '.join(title.lower() for _, title in panels)}"
     return svg("losses", 250 * len(panels), draw, f"{told}; parts {', '.join(names)}" if names else told)
 

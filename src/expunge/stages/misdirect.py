@@ -18,6 +18,7 @@ from ..models.load import load_tokenizer, model_hash
 from ..models.prefix import Upper, load_prefix, lower_part
 from ..progress import bar, per_step
 from ..recipe import Misdirect
+from ..run_folder import told_name
 from ..train.metrics import MetricsLog
 from ..train.unlearn import Topic, unlearn
 from .work import Work
@@ -39,15 +40,16 @@ def check(work: Work, stage: Misdirect, tokenizer: Any, blocks: int) -> None:
 
 
 def carry_out(work: Work, stage: Misdirect) -> dict[str, Any]:
-    """Train; the changed matrices by parameter name. Leaves ``unlearn.json`` and rows of ``metrics.jsonl``."""
+    """Train; the changed matrices by parameter name. Leaves rows of ``metrics.jsonl`` and, told,
+    the steering length."""
     if not METHODS[stage.method].STREAMS:
         if not (work.folder / "metrics.jsonl").exists():
             write_jsonl(work.folder / "metrics.jsonl", [])
         return {}
     decoder, reflect = _decoder(work, stage)
     topics = topics_of(work, stage, load_tokenizer(work.original))
-    log = MetricsLog(work.folder / "metrics.jsonl", "unlearn")
-    checkpoint = work.folder / "unlearn.state.safetensors"
+    log = MetricsLog(work.folder / "metrics.jsonl", stage.method)
+    checkpoint = work.folder / f"{stage.method}.state.safetensors"
     with bar(f"unlearn ({stage.method})", stage.loop.steps) as advance:
         outcome = unlearn(
             decoder,
@@ -62,7 +64,7 @@ def carry_out(work: Work, stage: Misdirect) -> dict[str, Any]:
         )
     lengths = outcome.steering_length
     length = lengths if len(lengths) > 1 else max(lengths.values())
-    write_json(work.folder / "unlearn.json", {"steering_length": length})
+    write_json(work.folder / told_name(stage), {"steering_length": length})
     return {f"model.{name}": matrix for name, matrix in outcome.matrices.items()}
 
 

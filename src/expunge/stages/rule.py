@@ -34,6 +34,7 @@ from ..rl.questions import (
 from ..rl.rebo import Outcome, rebo
 from ..rl.rewards import Reply, RewardSettings, strict
 from ..rl.templates import load_templates
+from ..run_folder import told_name
 from ..train.lora import LoRA, add_lora, merge_lora
 from ..train.metrics import MetricsLog
 from ..train.processes import processes
@@ -104,7 +105,8 @@ def thoughts(work: Work, model: Callable[[], Any], tokenizer: Any) -> tuple[Ques
 
 
 def carry_out(work: Work, stage: RS | ReBO) -> dict[str, Any]:
-    """Train; the changed matrices by parameter name. Leaves rows of ``metrics.jsonl``; ReBO also ``rebo.json``."""
+    """Train; the changed matrices by parameter name. Leaves rows of ``metrics.jsonl``; ReBO and the
+    drill also tell what they kept and what they asked."""
     model, tokenizer = work.model()
 
     def original() -> Any:
@@ -117,7 +119,7 @@ def carry_out(work: Work, stage: RS | ReBO) -> dict[str, Any]:
     if isinstance(stage, RS):
         steered = (*asked.train, *in_thought)
         if isinstance(stage, Drill):
-            answered = _still_answered(work, model, tokenizer, steered)
+            answered = _still_answered(work, stage, model, tokenizer, steered)
             steered = (*answered * stage.copies, *(q for q in steered if not q.row.forget))
         _steer(work, stage, model, tokenizer, steered, checkpoint)
     else:
@@ -166,10 +168,10 @@ def _steer(work: Work, stage: RS, model: Any, tokenizer: Any, asked: Sequence[Qu
         )
 
 
-def _still_answered(work: Work, model: Any, tokenizer: Any, asked: Sequence[Question]) -> list[Question]:
-    """The target's questions, not in think mode, whose greedy reply does not earn the whole strict reward; kept in
-    ``drill.json`` by number."""
-    path = work.folder / "drill.json"
+def _still_answered(work: Work, stage: Drill, model: Any, tokenizer: Any, asked: Sequence[Question]) -> list[Question]:
+    """The target's questions, not in think mode, whose greedy reply does not earn the whole strict reward; their
+    numbers are kept."""
+    path = work.folder / told_name(stage)
     with processes().in_turn():
         if not path.exists():
             numbers = {q: i for i, q in enumerate(asked) if q.row.forget and q.start != THINK}
@@ -218,4 +220,6 @@ def _optimise(work: Work, stage: ReBO, model: Any, tokenizer: Any, asked: Split,
             checkpoint=checkpoint,
             log=record,
         )
-    write_json(work.folder / "rebo.json", {"kept": outcome.best_update, "ended": outcome.ended, "looks": outcome.looks})
+    write_json(
+        work.folder / told_name(stage), {"kept": outcome.best_update, "ended": outcome.ended, "looks": outcome.looks}
+    )

@@ -146,7 +146,7 @@ def unlearn(
             optimiser.step()
             log(
                 {
-                    "stage": "unlearn",
+                    "stage": method,
                     "step": step,
                     "steps": loop.steps,
                     **({"topic": topic.name} if len(topics) > 1 else {}),
