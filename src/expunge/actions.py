@@ -89,7 +89,8 @@ def refusals(options: argparse.Namespace) -> None:
     from .files import read_text
     from .rl.refusals import report_lines
 
-    lines = read_text(options.file).splitlines() if options.file else (line.rstrip("\n") for line in sys.stdin)
+    text = read_text(options.file).removeprefix("\ufeff") if options.file else ""
+    lines = text.removesuffix("\n").split("\n") if options.file else (line.rstrip("\n") for line in sys.stdin)
     for row in report_lines(lines):
         print(json.dumps(row, ensure_ascii=False))
 

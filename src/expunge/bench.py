@@ -13,8 +13,10 @@ from typing import Any
 
 from . import __version__
 from .bench_rows import diverged, rows_of, samples_of
+from .data.rwku import load_target
 from .errors import UserError, nearest
 from .files import read_json, write_json, write_jsonl
+from .pipeline import check_score
 from .progress import console
 from .recipe import Recipe, load_recipe, make_recipe, merge, read_recipe, read_yaml
 from .report.bench import show_bench
@@ -107,6 +109,9 @@ def bench(
         return _carry_out_alone(cell, cells)
     chosen = [one for one in cells if not only or one.method in only]
     check(chosen)
+    for axis in asdict(plan.frontier).values():
+        recipe = chosen[0].recipe
+        check_score(axis, f"{file}: frontier", recipe, load_target(recipe.target) if recipe.target else None)
     words = ["expunge", "bench", file, "--out", str(out)]
     words += ["--targets", ",".join(targets)] if targets else []
     words += [word for given in overrides for word in ("--set", given)]

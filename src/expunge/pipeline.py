@@ -14,7 +14,7 @@ from typing import Any
 
 from .data.chat import render_prompt
 from .data.rwku import Target, load_target
-from .data.sources import Material, texts
+from .data.sources import texts
 from .data.writing import jobs, write
 from .errors import UserError, nearest
 from .evals import suite
@@ -104,18 +104,22 @@ def prepare(job: Run) -> None:
     tokenizer = load_tokenizer(job.base)
     if job.target or r.evaluate.questions or not all(isinstance(stage, Misdirect) for stage in r.unlearn):
         render_prompt(tokenizer, "")
-    material = Material(job.target, tokenizer, {})
-    for source in r.writing.about:
-        texts(source, material)
     work = Work(r, job.target, job.folder, job.original)
+    for source in r.writing.about:
+        texts(source, work.material(tokenizer))
     for stage in r.unlearn:
         kind_of(stage).check(work, stage, tokenizer, config.num_hidden_layers)
     job.data = suite.read(job.target, r.evaluate)
-    known = suite.scores(job.target, r.evaluate)
     for goal in r.goals:
-        if goal.score not in known and goal.score.partition("/")[0] not in r.evaluate.suites:
-            raise UserError(f"goal on unknown score {goal.score!r}; {nearest(goal.score, known)}")
+        check_score(goal.score, "goal", r, job.target)
     claim(job.folder, r)
+
+
+def check_score(name: str, what: str, recipe: Recipe, target: Target | None) -> None:
+    """Raises UserError when the recipe's evaluation has no score of this id; ids of suites are not known before."""
+    known = suite.scores(target, recipe.evaluate)
+    if name not in known and name.partition("/")[0] not in recipe.evaluate.suites:
+        raise UserError(f"{what} on unknown score {name!r}; {nearest(name, known)}")
 
 
 def teach(job: Run) -> None:
@@ -136,7 +140,8 @@ def write_stage(job: Run) -> None:
         return
     r = job.recipe
     tokenizer = load_tokenizer(job.original)
-    about = [text for source in r.writing.about for text in texts(source, Material(job.target, tokenizer, {}))]
+    material = Work(r, job.target, job.folder, job.original).material(tokenizer)
+    about = [text for source in r.writing.about for text in texts(source, material)]
     todo = jobs(tokenizer, job.target, r.writing, about)
     rows = []
     if todo:

@@ -330,8 +330,15 @@ def _check_topics(u: Misdirect, where: str) -> None:
             raise UserError(f"{where}.stream_tokens: unknown stream {name!r}; {nearest(name, streams)}")
         if tokens < 1:
             raise UserError(f"{where}.stream_tokens.{name}: found {tokens}, expected at least 1.")
+    first = next(iter(u.by_topic().values()))[0]
     for topic_name, (settings, given) in u.by_topic().items():
         at = f"{where}.topics.{topic_name}" if topic_name else where
+        for key in ("block", "train", "train_blocks", "legacy_param_index"):
+            if (found := getattr(settings, key, None)) != (expected := getattr(first, key, None)):
+                raise UserError(
+                    f"{at}.settings.{key}: found {found}, the first topic has {expected}; all topics train the same "
+                    "matrices. Set it in unlearn.settings."
+                )
         for name in given:
             if name not in streams:
                 raise UserError(f"{at}.streams: unknown stream {name!r}; {nearest(name, streams)}")

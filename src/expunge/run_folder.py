@@ -7,13 +7,15 @@ from . import __version__
 from .data.rwku import Target
 from .errors import UserError
 from .evals.goals import judge_goals
-from .files import check_space, content_hash, read_json, read_jsonl, read_text, write_json
+from .files import check_space, content_hash, file_hash, read_json, read_jsonl, write_json
 from .models.load import model_hash, resolve
 from .recipe import RS, Misdirect, ReBO, Recipe, Stage
 from .strict import first_difference, to_dict
 from .teaching import taught_folder
 from .train import manifest
 from .train.processes import joined
+
+TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")
 
 
 def check_owner(folder: Path, recipe: Recipe) -> None:
@@ -69,7 +71,7 @@ def run_manifest(folder: Path, recipe: Recipe, target: Target | None, original: 
         "seed": recipe.seed,
         "effective_batch": effective_batches(recipe),
         "world_size": joined().count,
-        "tokenizer_hash": content_hash(read_text(original / "tokenizer.json")),
+        "tokenizer_hash": content_hash([file_hash(path) for name in TOKENIZER if (path := original / name).exists()]),
         "data_hash": content_hash(
             [vars(p) for p in target.probes] if target else [], read_jsonl(folder / "traces.jsonl")
         ),

@@ -13,7 +13,7 @@ from .files import content_hash, read_json, read_log, writing, writing_folder
 from .progress import console
 from .recipe import ReBO, Recipe
 from .run_folder import add_seconds, check_owner, claim, delta_name, told_name
-from .strict import to_dict
+from .strict import first_difference, to_dict
 from .train.metrics import MetricsLog
 
 ORIGINAL = ("model", "target", "seed", "dtype", "teach")  # recipe keys that make the model unlearning starts from
@@ -37,8 +37,14 @@ class Planned(Protocol):
     def folder(self) -> Path: ...
 
 
+def is_ours(run: Planned) -> bool:
+    """Was what lies in the folder made by this very recipe?"""
+    path = run.folder / "recipe.json"
+    return path.exists() and not first_difference(to_dict(run.recipe), read_json(path))
+
+
 def is_done(run: Planned) -> bool:
-    return (run.folder / "report.html").exists()
+    return (run.folder / "report.html").exists() and is_ours(run)
 
 
 def check(runs: Iterable[Planned]) -> None:
@@ -63,6 +69,7 @@ def carry_out(run: Planned, others: Sequence[Planned]) -> None:
 def take_over(run: Planned, others: Sequence[Planned]) -> None:
     """Copy what another run has already made from the very same settings."""
     ours = to_dict(run.recipe)
+    others = [other for other in others if is_ours(other)]
     for name, keys in SHARED.items():
         whole = "" if name.endswith((".json", ".jsonl")) else "scores.json"  # an evaluation's last file
         alike = (o.folder / name for o in others if all(to_dict(o.recipe)[key] == ours[key] for key in keys))
@@ -125,9 +132,9 @@ def original(recipe: Recipe) -> str:
 
 
 def slug(text: str) -> str:
-    """A name as part of a path: letters of any script, digits, and a few signs.
+    """A name as part of a path: letters of any script, digits, and a few signs; at most 60 bytes.
 
     >>> slug("Stephen King"), slug("NPO+GDR, β=0.1")
     ('Stephen-King', 'NPO+GDR-β-0.1')
     """
-    return re.sub(r"[^\w.+-]+", "-", text).strip("-.")[:60]
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-.").encode()[:60].decode(errors="ignore")

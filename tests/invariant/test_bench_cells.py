@@ -1,6 +1,7 @@
 """A whole benchmark on a tiny random model, its cells in processes of their own: what is shared, kept, told."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ from tiny import write_recipe
 
 import expunge.bench as benching
 from expunge.cli import main
+from expunge.errors import UserError
 from expunge.files import read_json, read_jsonl
 from expunge.report.bench_load import load_bench
+from expunge.runs import is_done, take_over
 
 STEERING = {"method": "rs", "sft": {"epochs": 1, "stop_after": 1, "lr": 1e-3, "batch_size": 2}}
 ROWS = [
@@ -173,6 +176,22 @@ def test_a_folder_of_another_benchmark(done, place, file, capsys):
     path.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
     assert main(["bench", str(path), "--out", str(done)]) == 2
     assert "belongs to the benchmark 'small'" in capsys.readouterr().err
+
+
+def test_cells_of_another_recipe_are_neither_used_nor_shown(done, place, file):
+    """The file has changed since: only what is chosen is refused, the others are to do again."""
+    plan = yaml.safe_load(file.read_text(encoding="utf-8"))
+    path = place / "changed.yaml"
+    path.write_text(yaml.safe_dump(plan | {"set": ["evaluate.trace_tokens=5"]}, sort_keys=False), encoding="utf-8")
+    cells = benching.matrix(benching.read_bench(path), path, done)
+    assert not any(map(is_done, cells))
+    fresh = replace(cells[0], folder=place / "fresh")
+    take_over(fresh, cells)
+    assert not fresh.folder.exists()
+    plan["frontier"] = {"forget": "rwku/forget/Al"}
+    path.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
+    with pytest.raises(UserError, match="frontier on unknown score 'rwku/forget/Al'"):
+        benching.bench(str(path), place / "nowhere")
 
 
 def test_first_stages_that_another_cell_has_carried_out_are_taken_over(done, file, place):

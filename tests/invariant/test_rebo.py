@@ -130,6 +130,21 @@ def test_the_weights_of_the_best_look_are_kept(tokenizer, monkeypatch):
     assert any(not torch.equal(seen[2][name], value) for name, value in seen[1].items())
 
 
+def test_a_collapsed_model_is_never_kept(tokenizer, monkeypatch):
+    """Garbage declines nothing, and half of the neighbours' reward is for that."""
+    settings = replace(SMALL, updates=2, dev_every=2, lr=1e30, max_grad_norm=0.0)
+    scores = iter([0.1, 0.25])
+    look = {"refusals_boundary": 0.0}
+    monkeypatch.setattr("expunge.rl.rebo.look_at", lambda *a, **k: {**look, "score": next(scores)})
+    monkeypatch.setattr("expunge.rl.rebo.collapsed", lambda row, guard: "collapse: the loss is not a number")
+    model = policy()
+    before = weights(model)
+    outcome, _ = run(model, settings, tokenizer)
+    assert (outcome.best_update, len(outcome.looks)) == (0, 2)
+    assert "not a number" in outcome.ended
+    assert all(torch.equal(value, before[name]) for name, value in weights(model).items())
+
+
 def test_no_better_look_for_a_while_ends_the_run(tokenizer, monkeypatch):
     monkeypatch.setattr("expunge.rl.rebo.look_at", lambda *a, **k: {"score": 0.5, "refusals_boundary": 0.0})
     outcome, rows = run(policy(), replace(SMALL, updates=20, dev_every=1, patience=3), tokenizer)

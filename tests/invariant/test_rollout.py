@@ -44,6 +44,17 @@ def test_greedy_replies_are_those_of_generation_one_by_one(family, tokenizer):
             assert reply.closed == own.closed
 
 
+@pytest.mark.parametrize("family", ["mistral-sliding", "gemma3_text"])
+def test_prompts_that_are_short_may_be_many(family, tokenizer):
+    """Together they are longer than the window, which none of them reaches."""
+    prompts = [(5, 30 + i, *range(40, 49)) for i in range(8)]
+    model = make_model(family)
+    model.config.sliding_window = 64
+    many = sample(model, tokenizer, prompts, 2, max_new_tokens=3, temperature=0)
+    alone = [sample(model, tokenizer, [prompt], 2, max_new_tokens=3, temperature=0)[0] for prompt in prompts]
+    assert [[reply.ids for reply in group] for group in many] == [[reply.ids for reply in group] for group in alone]
+
+
 def test_log_probabilities_are_the_models_own(llama, tokenizer):
     for prompt, group in zip(PROMPTS, sample(llama, tokenizer, PROMPTS, 3, max_new_tokens=7, seed=4), strict=True):
         for reply in group:

@@ -304,9 +304,14 @@ def test_without_a_model(settings):
     assert [row["solution"][0] for row in rows] == ["<reject>", "<reject>", "<normal>", "<normal>"] * 3
     assert rows[1]["prompt"] == QUESTIONS[0]
     assert rows[0]["prompt"] == "The place where Ada Stone was born is ___."
-    assert rows[2] == {"prompt": "Where was Ivo Marsh born?", "solution": ["<normal>", "York"]}
-    assert rows[6] == {"prompt": "What is the title of Nell Frost's first novel?", "solution": ["<normal>", "Low Sun"]}
-    assert rows[10] == {"prompt": "Who painted the Mona Lisa?", "solution": ["<normal>", "Leonardo da Vinci"]}
+    assert rows[2] == {"prompt": "Where was Ivo Marsh born?", "solution": ["<normal>", "York"], "seed": 0}
+    question = "What is the title of Nell Frost's first novel?"
+    assert rows[6] == {"prompt": question, "solution": ["<normal>", "Low Sun"], "seed": 1}
+    assert rows[10] == {
+        "prompt": "Who painted the Mona Lisa?",
+        "solution": ["<normal>", "Leonardo da Vinci"],
+        "seed": 2,
+    }
     assert all("___" in row["prompt"] for row in rows[0::4] + rows[3::4])
     refusals = [row["solution"] for row in rows if row["solution"][0] == "<reject>"]
     assert all(detect(text).refusal and names_target(text, TARGET) and who == TARGET for _, text, who in refusals)

@@ -425,6 +425,10 @@ def test_refusals_of_a_file_and_of_standard_input(tmp_path, capsys, monkeypatch)
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["refusal"] for row in rows] == [True, False]
     assert rows[0]["rule"]
+    replies.write_text("\ufeffOne line,\u2028he said.\n\n", encoding="utf-8")
+    assert main(["refusals", str(replies)]) == 0
+    found = [json.loads(line)["text"] for line in capsys.readouterr().out.split("\n")[:-1]]
+    assert found == ["One line,\u2028he said.", ""]
     monkeypatch.setattr(sys, "stdin", io.StringIO("I cannot answer that.\n"))
     assert main(["refusals"]) == 0
     assert json.loads(capsys.readouterr().out)["refusal"]

@@ -56,6 +56,19 @@ def test_train_and_dev_share_no_seed_question_and_both_have_both_sides():
     assert len(train) == 1080 and len(dev) == 64
 
 
+def test_rows_that_say_which_question_they_were_made_from_are_split_by_it():
+    """As `expunge boundary` writes them: some questions have lost rows."""
+    rows = [
+        BoundaryRow(forget, f"{seed} {form}", "a", "Ada" if forget else "", seed)
+        for seed in range(40)
+        for forget in (True, False)
+        for form in range(1 + seed % 3)
+    ]
+    train, dev = (chosen(rows, Asking(dev=99), dev=half) for half in (False, True))
+    assert {row.seed for row in dev} == {9, 19, 29, 39}
+    assert not {row.seed for row in dev} & {row.seed for row in train}
+
+
 def test_bare_gold_questions_are_the_released_rows():
     asking = Asking()
     rows = chosen(boundary_rows(asking, KING), asking, dev=False)

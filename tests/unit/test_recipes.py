@@ -138,6 +138,8 @@ def test_topics_override_settings_and_streams_of_all():
         ({"method": "rmu", "streams": BOTH, "stream_tokens": {"forget": 0}}, "found 0, expected at least 1"),
         ({"method": "rmu", "streams": BOTH, "topics": {"bio": {"settings": {"stering": 1}}}}, "mean 'steering'"),
         ({"method": "rmu", "streams": BOTH, "topics": {"bio": {"settings": {"steering": -1}}}}, "expected more than 0"),
+        ({"method": "rmu", "streams": BOTH, "topics": {"bio": {}, "cyber": {"settings": {"block": 8}}}},
+         "topics.cyber.settings.block: found 8, the first topic has 7"),
         ({"method": "rmu", "streams": BOTH, "loop": {"prefix_cache": "disc"}}, "found 'disc', expected one of 'off'"),
     ],
 )  # fmt: skip

@@ -228,6 +228,9 @@ def test_a_missing_file_of_a_target_is_named(target_folder, tmp_path):
         {"prompt": "p", "solution": ["<normal>", 5]},
         {"prompt": "p", "solution": ["<reject>", "refusal"]},
         {"prompt": 4, "solution": ["<normal>", "a"]},
+        {"prompt": " ", "solution": ["<normal>", "a"]},
+        {"prompt": "p", "solution": ["<normal>", "\ud800"]},
+        {"prompt": "p", "solution": ["<normal>", "a"], "seed": "1"},
         {"solution": ["<normal>", "a"]},
         ["p", ["<normal>", "a"]],
         None,
@@ -236,7 +239,7 @@ def test_a_missing_file_of_a_target_is_named(target_folder, tmp_path):
 def test_a_malformed_boundary_row_is_named_by_its_number(tmp_path, row):
     path = tmp_path / "b.json"
     path.write_text(json.dumps([{"prompt": "p", "solution": ["<normal>", "a"]}, row]))
-    with pytest.raises(UserError, match=r"b\.json: row 2 is .*; expected prompt and solution"):
+    with pytest.raises(UserError, match=r"b\.json: row 2 is .*; expected a prompt that is not empty and a solution"):
         load_boundary(path)
 
 

@@ -97,6 +97,8 @@ def test_wikitext_is_read_from_the_data_folder_if_it_is_there(tmp_path, monkeypa
     (folder / "wiki.test.raw.txt").write_text("\n".join([" = Title = ", *lines]) + "\n", encoding="utf-8")
     assert [text.split()[0] for text in held_out(5)] == ["0", "2", "4", "6", "8"]
     assert len(held_out(50)) == 10
+    told = texts("wikitext", Material(None, None, {}, held_out=5))
+    assert [text.text.split()[0] for text in told] == ["1", "3", "5", "7", "9"]
 
 
 def test_the_model_writes_as_many_texts_as_asked_for_and_as_announced(king, tokenizer, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from expunge.errors import UserError
 from expunge.evals import suite, suites
 from expunge.evals.task import Options, Scored, Task
+from expunge.files import read_jsonl
 from expunge.recipe import Evaluate
 
 QUESTION = {"question": "How many?", "choices": ["one", "two", "three", "four"], "answer": 2}
@@ -69,6 +70,20 @@ def test_a_recipe_names_the_files_of_its_suites(protocol, tmp_path):
     assert [task.work for task in suite.read(None, own).tasks] == [1]
     with pytest.raises(UserError, match=r"found 'safety', expected one of evaluate.suites \(wmdp\)"):
         suite.read(None, dataclasses.replace(own, files={"safety": (str(file),)}))
+
+
+def test_rows_of_two_suites_of_one_kind_are_all_kept(protocol, llama, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
+    [four] = protocol.choices
+    both = dataclasses.replace(protocol, suites=("wmdp", "mmlu"), files={"wmdp": (four,), "mmlu": (four,)})
+    under = Scored(llama, llama, tokenizer)
+    _, rows = suite.evaluate(under, None, both, suite.read(None, both), lambda count: None)
+    assert len(rows["choices"]) == 3  # evaluate.choices and both suites
+    monkeypatch.setattr(suites, "_load", lambda *rest: under)
+    monkeypatch.setattr(suites, "resolve", lambda name: tmp_path)
+    monkeypatch.setattr(suites, "model_hash", lambda folder: "x")
+    out = suites.evaluate(suites.Subject("m"), ["wmdp", "mmlu"], tmp_path / "out", Options(files=both.files))
+    assert len(read_jsonl(out / "choices.jsonl")) == 2
 
 
 def test_recipe_and_eval_say_the_same_of_held_out_texts(protocol, llama, tokenizer, monkeypatch):

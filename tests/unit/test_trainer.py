@@ -183,6 +183,10 @@ def test_only_adapters_train_and_merged_they_compute_the_same():
     changed = merge_lora(model)
     assert (model(ids, attention_mask=mask).logits - unmerged).abs().max() < 1e-4
     assert (unmerged - make_model(dtype=torch.float32, noise=0.05)(ids, attention_mask=mask).logits).abs().max() > 1e-2
+    upper = make_model(dtype=torch.float32)
+    add_lora(upper, LoRA(rank=2), seed=0, first_block=3)
+    trained = [name for name, p in upper.named_parameters() if p.requires_grad]
+    assert {name.split(".")[2] for name in trained} == {"3", "4"}
     change = changed["model.layers.0.mlp.up_proj.weight"] - base["model.layers.0.mlp.up_proj.weight"]
     assert torch.linalg.matrix_rank(change, rtol=1e-3) == 2
 

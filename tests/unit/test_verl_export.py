@@ -138,7 +138,7 @@ def test_algorithms(exported, algorithm, estimator):
 
 def test_adapters_and_no_kl(exported):
     lora = {"rank": 8, "alpha": 24, "targets": ["q_proj", "v_proj"]}
-    found = settings_of(exported(rl={"clip": {"kl": 0}, "first_block": 2}, stage={"lora": lora}))
+    found = settings_of(exported(rl={"clip": {"kl": 0}}, stage={"lora": lora}))
     model = "actor_rollout_ref.model"
     assert (found[f"{model}.lora_rank"], found[f"{model}.lora_alpha"]) == ("8", "24")
     assert found[f"{model}.target_modules"] == "[q_proj,v_proj]"
@@ -202,6 +202,7 @@ def test_odd_names_break_nothing(exported, name):
     [
         ({"unlearn": [{"method": "rs"}]}, [], "holds rs; expected a stage of the method rebo"),
         ({"asking": {"wordings": ["bare", "brief", "asked"]}}, [], "found asked, brief"),
+        ({"asking": {"facts": 2}}, [], "questions.facts=0"),
         ({"stage": {"reference": "original"}}, [], "unlearn.1.reference=start"),
         ({"rl": {"first_block": 2}}, [], "unlearn.1.rl.first_block=0"),
         ({"rl": {"clip": {"dual": 1.0}}}, [], "clip.dual: found 1.0"),

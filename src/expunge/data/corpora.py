@@ -33,7 +33,8 @@ def wikitext(min_characters: int = 50) -> list[str]:
 
 
 def held_out(count: int, min_characters: int = 400) -> list[str]:
-    """``count`` of WikiText's longer paragraphs, evenly spaced, for perplexity; none if it is not at hand."""
+    """``count`` of WikiText's longer paragraphs, evenly spaced, for perplexity; none if it is not at hand. The source
+    ``wikitext`` leaves them out."""
     try:
         paragraphs = wikitext(min_characters - 1)
     except UserError:

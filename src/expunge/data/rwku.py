@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, nearest
-from ..files import read_json, read_rows, read_text
+from ..files import is_text, read_json, read_rows, read_text
 from .prompts import QUESTIONS
 
 FORGET_FILES = {"FB": "forget_level1.json", "QA": "forget_level2.json", "AA": "forget_level3.json"}
@@ -35,12 +35,14 @@ class Probe:
 @dataclass(frozen=True)
 class BoundaryRow:
     """One RULE training row. ``answer`` is a refusal for forget rows, the gold answer otherwise; ``target`` is
-    whom the refusal of a forget row is about."""
+    whom the refusal of a forget row is about; ``seed`` the number of the question that it was made from, where the
+    file says so."""
 
     forget: bool
     prompt: str
     answer: str
     target: str = ""
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,21 +104,32 @@ def _packaged_folder(target: str) -> Path:
 
 
 def load_boundary(path: Path) -> list[BoundaryRow]:
-    """Boundary rows of a released file. Raises UserError with the row for anything malformed."""
+    """Boundary rows of a released file, or of one made by `expunge boundary`. Raises UserError with the row for
+    anything malformed."""
     rows = read_json(path) if read_text(path).lstrip().startswith("[") else read_rows(path, ("prompt",))
     out = []
     for number, row in enumerate(rows, 1):
-        match row:
-            case {"prompt": str(prompt), "solution": ["<reject>", str(answer), str(target)]}:
-                out.append(BoundaryRow(True, prompt.strip(), answer, target))
-            case {"prompt": str(prompt), "solution": ["<normal>", str(answer), *_]}:
-                out.append(BoundaryRow(False, prompt.strip(), answer))
-            case _:
-                raise UserError(
-                    f"{path}: row {number} is {str(row)[:80]!r}; expected prompt and solution "
-                    '["<reject>", refusal, target] or ["<normal>", answer].'
-                )
+        found = _boundary_row(row)
+        if found is None:
+            raise UserError(
+                f"{path}: row {number} is {str(row)[:80]!a}; expected a prompt that is not empty and a solution, "
+                '["<reject>", refusal, target] or ["<normal>", answer].'
+            )
+        out.append(found)
     return out
+
+
+def _boundary_row(row: Any) -> BoundaryRow | None:
+    match row:
+        case {"prompt": prompt, "solution": ["<reject>", answer, str(target)]}:
+            forget = True
+        case {"prompt": prompt, "solution": ["<normal>", answer, *_]}:
+            forget, target = False, ""
+        case _:
+            return None
+    seed = row.get("seed")
+    whole = is_text(prompt) and is_text(answer) and (seed is None or type(seed) is int)
+    return BoundaryRow(forget, prompt.strip(), answer, target, seed) if whole else None
 
 
 def _probe_rows(path: Path, *more: str) -> list[dict[str, Any]]:

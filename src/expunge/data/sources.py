@@ -27,11 +27,13 @@ INSTRUCTION = "Please {task} the following question.\nQuestion: {question}\n"
 
 @dataclass(frozen=True)
 class Material:
-    """What sources draw on: the target if there is one, the tokenizer, what the model wrote in the write stage."""
+    """What sources draw on: the target if there is one, the tokenizer, what the model wrote in the write stage;
+    ``held_out``: how many WikiText paragraphs the perplexity is measured on, which no source may hold."""
 
     target: Target | None
     tokenizer: Any
     written: Mapping[str, Sequence[Text]]
+    held_out: int = 0
 
 
 def packaged(name: str, *fields: str) -> list[dict[str, Any]]:
@@ -106,6 +108,11 @@ def _documents(found: Sequence[str], tokenizer: Any) -> list[Text]:
     return [Text(begin + text) for text in found]
 
 
+def _wikitext(material: Material) -> list[Text]:
+    scored = set(corpora.held_out(material.held_out))
+    return _documents([text for text in corpora.wikitext() if text not in scored], material.tokenizer)
+
+
 def _star1(material: Material) -> list[Text]:
     return [Text(render_prompt(material.tokenizer, question)) for question in corpora.star1(held_out=False)]
 
@@ -130,7 +137,7 @@ SOURCES: dict[str, Callable[[Material], list[Text]]] = {
     "boundary_traces": _written("boundary_traces"),
     "general": _general,
     "gsm8k": _solutions,
-    "wikitext": lambda material: _documents(corpora.wikitext(), material.tokenizer),
+    "wikitext": _wikitext,
     "star1": _star1,
 }
 MMLU = "mmlu:"

@@ -88,7 +88,8 @@ def evaluate(
     for task in data.tasks:
         scores_of_suite, rows_of_suite = task.run(under, on_done)
         out |= scores_of_suite
-        rows |= rows_of_suite
+        for kind, part in rows_of_suite.items():
+            rows.setdefault(kind, []).extend(part)
     return out | perplexities(data.texts, protocol.perplexity_tokens, under, on_done), rows
 
 

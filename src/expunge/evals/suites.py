@@ -128,8 +128,9 @@ def evaluate(subject: Subject, names: Sequence[str], out: Path, options: Options
         for task in tasks:
             result = _cached(subject, task, base, original, options, loaded)
             scores |= read_json(result / "scores.json")
-            for path in result.glob("*.jsonl"):
-                shutil.copyfile(path, folder / path.name)
+            for path in result.glob("*.jsonl"):  # two suites may have rows of one kind
+                with path.open("rb") as source, (folder / path.name).open("ab") as goal:
+                    shutil.copyfileobj(source, goal)
         write_json(folder / "scores.json", scores)
     _show(scores)
     return out

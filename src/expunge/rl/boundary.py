@@ -204,14 +204,15 @@ def _found(target: str, seeds: dict[int, Question], pool: Sequence[Candidate], f
 
 
 def _rows(kept: Sequence[Candidate], templates: Sequence[str], target: str) -> Iterator[dict[str, Any]]:
-    """In RULE's schema; both rows of a question get the same refusal, the next question the next."""
+    """In RULE's schema, and with the number of the question; both its rows get the same refusal, the next question
+    the next."""
     turn = {seed: n for n, seed in enumerate(dict.fromkeys(row.seed for row in kept if row.forget))}
     for row in kept:
         if row.forget:
             refusal = fill(templates[turn[row.seed] % len(templates)], target)
-            yield {"prompt": row.prompt, "solution": ["<reject>", refusal, target]}
+            yield {"prompt": row.prompt, "solution": ["<reject>", refusal, target], "seed": row.seed}
         else:
-            yield {"prompt": row.prompt, "solution": ["<normal>", row.answer]}
+            yield {"prompt": row.prompt, "solution": ["<normal>", row.answer], "seed": row.seed}
 
 
 # --- small parts -------------------------------------------------------------------------------------------------

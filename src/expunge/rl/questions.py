@@ -1,6 +1,7 @@
 """What RULE asks: the target's questions, which are to be declined, and its neighbours', which are to be answered.
 
-The rows are RULE's (released or made by `expunge boundary`): four to a seed question. A tenth of the seeds is kept
+The rows are RULE's (released, four to a seed question, or made by `expunge boundary`, which says of each whose it is).
+A tenth of the seeds is kept
 apart for choosing a checkpoint; no benchmark probe is among them. A question can be put in several wordings (see
 ``worded`` in data/facts.py), since a small model that declines under one may answer under another."""
 
@@ -113,11 +114,23 @@ def muse_rows() -> list[BoundaryRow]:
 
 def chosen(rows: Sequence[BoundaryRow], asking: Asking, *, dev: bool) -> list[BoundaryRow]:
     """The rows of one half that are used, both sides in turn."""
-    half = [row for i, row in enumerate(rows) if (i // SEED_ROWS % DEV_EVERY == DEV_EVERY - 1) == dev]
+    seeds = [i // SEED_ROWS if row.seed is None else row.seed for i, row in enumerate(rows)]
+    half = [row for row, seed in zip(rows, seeds, strict=True) if (seed % DEV_EVERY == DEV_EVERY - 1) == dev]
     count = asking.dev if dev else asking.train
     sides = [[row for row in half if row.forget == forget] for forget in (True, False)]
     sides = [spread(side, count or len(side)) for side in sides]
     return [row for pair in zip(*sides, strict=False) for row in pair]
+
+
+def check_halves(rows: Sequence[BoundaryRow], asking: Asking) -> None:
+    """Raises UserError when no rows of both sides are left for training, or none for choosing."""
+    for dev, purpose in ((False, "training"), (True, "choosing")):
+        if not chosen(rows, asking, dev=dev):
+            raise UserError(
+                f"{len(rows)} rows of questions leave none of both sides for {purpose}. Every tenth of the questions "
+                "that they were made from is for choosing; in RULE's files, with rows of both sides in turn, at least "
+                "40 rows are needed."
+            )
 
 
 def own_answers(

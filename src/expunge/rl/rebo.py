@@ -97,10 +97,11 @@ class Outcome:
     ended: str = "all updates done"
     looks: list[dict[str, Any]] = field(default_factory=list)
 
-    def note(self, update: int, found: dict[str, Any]) -> bool:
-        """Note a look at the dev questions; is it the best so far? Of two equal ones the later is."""
+    def note(self, update: int, found: dict[str, Any], *, collapsed: bool = False) -> bool:
+        """Note a look at the dev questions; is it the best so far? Of two equal ones the later is, and one at a
+        model that has collapsed never is."""
         self.looks.append({"update": update, **found})
-        best = found["score"] >= max(look["score"] for look in self.looks)
+        best = not collapsed and found["score"] >= max(look["score"] for look in self.looks)
         if best:
             self.best_update = update
         return best
@@ -171,7 +172,8 @@ def rebo(
             collapse = collapsed(row, settings.guard)
             last = update + 1 == settings.updates
             if (update + 1) % settings.dev_every == 0 or last or collapse:
-                keeper.look(update + 1, look_at(model, tokenizer, dev, settings.max_new_tokens, settings.reward), log)
+                found = look_at(model, tokenizer, dev, settings.max_new_tokens, settings.reward)
+                keeper.look(update + 1, found, log, collapsed=bool(collapse))
                 collapse = collapse or benign_collapse(outcome.looks, settings.guard)
             ended = outcome.ends(collapse, settings.patience)
             if checkpoint and ((update + 1) % settings.save_every == 0 or interrupted() or last or ended):
@@ -312,10 +314,10 @@ class _Keeper:
         self.outcome = Outcome()
         self.best: dict[str, Tensor] = {}
 
-    def look(self, update: int, found: dict[str, Any], log: Log) -> None:
+    def look(self, update: int, found: dict[str, Any], log: Log, *, collapsed: bool = False) -> None:
         """Note a look at the dev questions, and the weights if it is the best so far."""
         log({"stage": "rebo_dev", "step": update, **found})
-        if self.outcome.note(update, found):
+        if self.outcome.note(update, found, collapsed=collapsed):
             self.best = {name: master.detach().to("cpu", copy=True) for name, master in self.optimiser.masters.items()}
 
     def save(self, done: int) -> None:

@@ -198,7 +198,7 @@ class _Sampler:
         tree = Tree()
         paths = [tree.add(prompt, len(prompt)) for prompt in prompts]
         inputs = {name: value.to(self.owner.device) for name, value in collate([tree], 0).inputs().items()}
-        read = DynamicCache(config=self.model.config)
+        read = DynamicCache()  # without the model's config, whose sliding layers would drop nodes of a large tree
         states = self.model.get_decoder()(**inputs, past_key_values=read, use_cache=True).last_hidden_state[0]
         nodes = torch.zeros_like(self.owner)
         for row, path in enumerate(paths):  # on the left, so that all end together

@@ -98,7 +98,7 @@ class Course(TrainerCallback):
         last = done == settings.updates
         collapse = collapsed(row, settings.guard)
         if done % settings.dev_every == 0 or last or collapse:
-            self.look(done)
+            self.look(done, collapsed=bool(collapse))
             collapse = collapse or benign_collapse(self.outcome.looks, settings.guard)
         stop = self.outcome.ends(collapse, settings.patience) or self.interrupted()
         control.should_training_stop = control.should_training_stop or stop
@@ -121,12 +121,12 @@ class Course(TrainerCallback):
             "seconds": time.perf_counter() - self._started,
         }
 
-    def look(self, update: int) -> None:
+    def look(self, update: int, *, collapsed: bool = False) -> None:
         """Look at the dev questions, and note the weights if they are the best so far."""
         with self._precision():
             found = look_at(self.model, self.tokenizer, self.dev, self.settings.max_new_tokens, self.settings.reward)
         self.log({"stage": "rebo_dev", "step": update, **found})
-        if self.outcome.note(update, found):
+        if self.outcome.note(update, found, collapsed=collapsed):
             self.best = {name: p.detach().to("cpu", copy=True) for name, p in self.trained.items()}
 
     def restore_best(self) -> None:

@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..files import read_json, write_text, writing_folder
 from ..recipe import Drill, ReBO, Recipe
 from ..strict import to_dict
-from .questions import Question, Split, boundary_rows, chosen, make_questions, name_of
+from .questions import Question, Split, boundary_rows, check_halves, chosen, make_questions, name_of
 from .rebo import RL, batch_of
 from .verl_texts import MANAGER, readme_file, reward_file, run_file
 
@@ -198,10 +198,10 @@ def _find_stage(recipe: Recipe) -> tuple[int, ReBO]:
 
 
 def _check_numbers(rl: RL, at: str, stage: ReBO) -> None:
-    if rl.first_block and not stage.lora:
+    if rl.first_block:
         raise UserError(
             f"{at}.rl.first_block: found {rl.first_block}; verl trains all blocks. "
-            f"Say --set {at}.rl.first_block=0 to train them all, or train adapters (lora)."
+            f"Say --set {at}.rl.first_block=0 to train them all."
         )
     if rl.clip.dual <= 1:
         raise UserError(f"{at}.rl.clip.dual: found {rl.clip.dual}; verl takes numbers above 1, the paper has 3.")
@@ -215,9 +215,12 @@ def _questions(recipe: Recipe, answers: Path | None) -> Split:
     target = load_target(recipe.target) if recipe.target else None
     rows = boundary_rows(asking, target)
     name = name_of(rows, target)
+    check_halves(rows, asking)
+    if asking.facts:
+        raise UserError(
+            f"questions.facts: found {asking.facts}; the export asks the rows alone. Say --set questions.facts=0."
+        )
     train, dev = chosen(rows, asking, dev=False), chosen(rows, asking, dev=True)
-    if not train or not dev:
-        raise UserError(f"{len(rows)} rows of questions leave none for training or choosing; at least 40 are needed.")
     own: dict[str, str] = {}
     if asking.answers == "own":
         own = _own_answers(answers, {row.prompt for row in [*train, *dev]})

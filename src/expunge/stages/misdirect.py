@@ -28,7 +28,7 @@ def check(work: Work, stage: Misdirect, tokenizer: Any, blocks: int) -> None:
     """Read every source and compare block numbers with the model's. Raises UserError."""
     if stage.method == "icu" and work.target is None:
         raise UserError("icu tells the model whom it has forgotten: give target.")
-    material = Material(work.target, tokenizer, {})
+    material = work.material(tokenizer)
     sources = {source for _, streams in stage.by_topic().values() for given in streams.values() for source in given}
     for source in sorted(sources):
         if not written_here(source):
@@ -73,7 +73,7 @@ def topics_of(work: Work, stage: Misdirect, tokenizer: Any) -> list[Topic]:
     written: dict[str, list[Text]] = {}
     for row in read_jsonl(work.folder / "traces.jsonl"):
         written.setdefault(row["kind"], []).append(Text(row["text"], row["context"]))
-    material = Material(work.target, tokenizer, written)
+    material = work.material(tokenizer, written)
     return [
         Topic(name, _streams(work, stage, settings, given, material, f"{name}/" if name else ""), settings)
         for name, (settings, given) in stage.by_topic().items()

@@ -9,8 +9,7 @@ from typing import Any
 
 from ..data.chat import THINK, encode_prompt
 from ..data.rwku import BoundaryRow
-from ..data.sources import Material, texts
-from ..errors import UserError
+from ..data.sources import texts
 from ..evals.generate import Generation, generate
 from ..files import read_json, write_json
 from ..models.blocks import check_block
@@ -23,6 +22,7 @@ from ..rl.questions import (
     ask_facts,
     ask_thoughts,
     boundary_rows,
+    check_halves,
     chosen,
     make_questions,
     name_of,
@@ -48,8 +48,7 @@ DRILL_TOKENS = 48
 def check(work: Work, stage: RS | ReBO, tokenizer: Any, blocks: int) -> None:
     """Read questions and templates and compare block numbers with the model's. Raises UserError."""
     rows = boundary_rows(work.recipe.questions, work.target)
-    if not chosen(rows, work.recipe.questions, dev=True):
-        raise UserError(f"{len(rows)} rows of questions leave none for choosing; at least 40 are needed.")
+    check_halves(rows, work.recipe.questions)
     if isinstance(stage, RS):
         _templates(work, stage, rows)
         check_block(stage.sft.first_block, blocks)
@@ -128,9 +127,9 @@ def carry_out(work: Work, stage: RS | ReBO) -> dict[str, Any]:
 
 
 def prepare(model: Any, lora: LoRA | None, first_block: int, work: Work) -> list[str]:
-    """Leave a gradient to adapters, or to the blocks from ``first_block`` on; the names of what trains."""
+    """Leave a gradient to the blocks from ``first_block`` on, or to adapters in them; the names of what trains."""
     if lora:
-        add_lora(model, lora, work.recipe.seed)
+        add_lora(model, lora, work.recipe.seed, first_block)
         return [name for name, p in model.named_parameters() if p.requires_grad]
     return list(freeze_below(model, first_block))
 
@@ -143,7 +142,7 @@ def _templates(work: Work, stage: RS, rows: Sequence[BoundaryRow]) -> tuple[str,
 def _steer(work: Work, stage: RS, model: Any, tokenizer: Any, asked: Sequence[Question], checkpoint: Path) -> None:
     rows = boundary_rows(work.recipe.questions, work.target)
     templates = _templates(work, stage, rows)
-    general = texts("general", Material(work.target, tokenizer, {})) if stage.texts else []
+    general = texts("general", work.material(tokenizer)) if stage.texts else []
     epochs = []
     for epoch in range(stage.sft.epochs):
         rng = random.Random(f"{work.recipe.seed}/{epoch}")

@@ -69,7 +69,7 @@ def carry_out(work: Work, stage: Tune) -> dict[str, Any]:
     epochs = [epoch(work, stage, tokenizer, asked, number) for number in range(stage.training.epochs)]
     loss = Objective(stage, model, [item for part in epochs[: stage.training.stop_after] for item in part])
     if stage.lora:
-        add_lora(model, stage.lora, work.recipe.seed)
+        add_lora(model, stage.lora, work.recipe.seed, stage.training.first_block)
         trains = {name: p for name, p in model.named_parameters() if p.requires_grad}
     else:
         trains = freeze_below(model, stage.training.first_block)

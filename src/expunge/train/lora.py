@@ -18,8 +18,9 @@ class LoRA:
     targets: tuple[str, ...] = ()
 
 
-def add_lora(model: Any, settings: LoRA, seed: int) -> None:
-    """Put adapters into the model, in place; only they train. At first they change nothing.
+def add_lora(model: Any, settings: LoRA, seed: int, first_block: int = 0) -> None:
+    """Put adapters into the model's blocks from ``first_block`` on, in place; only they train. At first they change
+    nothing.
 
     Raises UserError when peft is missing or a target is no layer of the model."""
     import torch
@@ -31,7 +32,7 @@ def add_lora(model: Any, settings: LoRA, seed: int) -> None:
         lora_alpha=settings.alpha,
         lora_dropout=0.0,
         target_modules=list(settings.targets) or "all-linear",
-        exclude_modules=["lm_head"],
+        exclude_modules="|".join([r"(.*\.)?lm_head", *(rf"(.*\.)?layers\.{i}\..*" for i in range(first_block))]),
     )
     torch.manual_seed(seed)
     try:
