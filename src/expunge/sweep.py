@@ -17,6 +17,7 @@ from .evals.goals import judge_goals
 from .evals.probe_scores import probe_scores
 from .files import content_hash, read_json, read_jsonl, write_json
 from .methods import METHODS
+from .methods.misdirection import Misdirection
 from .progress import console
 from .recipe import Goal, Misdirect, Recipe, load_recipe, read_recipe
 from .report.sweep import show_sweep
@@ -101,7 +102,7 @@ def grid(recipe: str, vary: Sequence[str], out: Path, overrides: tuple[str, ...]
         settings = dict(zip(axes, combination, strict=True))
         given = (*overrides, *(f"{key}={value}" for key, value in settings.items()))
         resolved = load_recipe(recipe, given, scale)
-        if not _says_how_to_cache(recipe, scale):
+        if not _says_how_to_cache(recipe, scale) and not _counts_padding(resolved):
             # Points with the same cut share what lies below it. It comes first, so that what is given wins.
             given = ("unlearn.loop.prefix_cache=disk", *given)
             resolved = load_recipe(recipe, given, scale)
@@ -129,6 +130,14 @@ def _says_how_to_cache(recipe: str, scale: str | None) -> bool:
     if isinstance(unlearn, list) or unlearn.get("method", Misdirect.method) not in METHODS:
         return True
     return "prefix_cache" in (unlearn.get("loop") or {})
+
+
+def _counts_padding(recipe: Recipe) -> bool:
+    """Padding in the means, as in the released code, is what a prefix cache does not keep."""
+    stage = recipe.unlearn[0]
+    return isinstance(stage, Misdirect) and any(
+        isinstance(settings, Misdirection) and settings.count_padding for settings, _ in stage.by_topic().values()
+    )
 
 
 def _check(points: Sequence[Point], out: Path) -> list[Point]:

@@ -103,6 +103,7 @@ def test_a_grid_that_makes_no_sense(recipe, tmp_path, vary, message):
         ({}, ("unlearn.loop.prefix_cache=memory",), None, "memory"),
         ({"unlearn": {"settings": {"trace": 0, "reasoning": 0}, "loop": {"prefix_cache": "off"}}}, (), None, "off"),
         ({"scales": {"small": {"unlearn": {"loop": {"prefix_cache": "off"}}}}}, (), "small", "off"),
+        ({}, ("unlearn.settings.count_padding=true",), None, "off"),
         ({"scales": {"small": {"unlearn": {"loop": {"prefix_cache": "off"}}}}}, (), None, "disk"),
     ],
 )
