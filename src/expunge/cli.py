@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
         sub = verbs.add_parser(
             name,
             help=text,
-            description=text[0].upper() + text[1:] + ".",
+            description=text[0].upper() + text[1:].replace("%%", "%") + ".",  # argparse fills in help alone
             epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -190,9 +190,11 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--delta", type=Path, metavar="FILE", help="a delta on top of --model")
     evaluate.add_argument("--suite", required=True, metavar="S1,S2,…", help=f"of {SUITE_NAMES}")
     evaluate.add_argument(
-        "--target", default="Stephen King", help="whom the RWKU suites ask about (default: Stephen King)"
+        "--target", default="Stephen King", help="whom the RWKU suites ask about (default: Stephen King); '' for nobody"
     )
-    evaluate.add_argument("--limit", type=int, default=0, help="at most so many samples of each part (default: all)")
+    evaluate.add_argument(
+        "--limit", type=int, default=0, help="at most so many samples of each part (default: all); not rwku, perplexity"
+    )
     evaluate.add_argument(
         "--file", action="append", default=[], metavar="SUITE=FILE", help="a file of your own; repeatable"
     )

@@ -13,14 +13,14 @@ from .files import cache_dir
 from .models.embedded import EMBEDDED, folder
 from .train.manifest import cpu_name, total_memory, versions
 
-# Extra -> packages it brings; the same as in pyproject.toml.
+# Extra -> packages it brings; the same as in pyproject.toml (dev brings data, rl, judge and eval along).
 EXTRAS = {
     "data": ("pyarrow",),
     "rl": ("trl", "peft", "datasets"),
     "judge": ("openai",),
     "eval": ("math_verify",),
     "lm-eval": ("lm_eval",),
-    "dev": ("pytest", "hypothesis", "ruff", "mypy"),
+    "dev": ("scipy", "scikit-learn", "pytest", "hypothesis", "ruff", "mypy", "types-PyYAML"),
 }
 
 
@@ -36,7 +36,7 @@ def examine(console: Console) -> None:
         if name != "expunge":
             table.add_row(name, version)
     table.add_row("processor", f"{cpu_name()}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
-    table.add_row("bfloat16", "fast (AMX)" if torch.cpu._is_amx_tile_supported() else "slow on this processor")
+    table.add_row("bfloat16", _bfloat16())
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     table.add_row("GPU", ", ".join(gpus) or "none")
     table.add_row("memory", f"{total_memory() / 1e9:.1f} GB")
@@ -60,6 +60,17 @@ def examine(console: Console) -> None:
             f"extra {extra}", f"missing {', '.join(missing)}: pip install 'expunge[{extra}]'" if missing else "complete"
         )
     console.print(table)
+
+
+def _bfloat16() -> str:
+    """Does the processor have units for bfloat16? The same that models/upcast.py looks for."""
+    import torch
+
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    units = [name for key, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if found.get(key)]
+    if units:
+        return f"fast ({', '.join(units)})"
+    return "slow on this processor" if found.get("architecture") == "x86_64" else "not known"
 
 
 def _installed(name: str) -> bool:

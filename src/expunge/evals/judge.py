@@ -17,7 +17,10 @@ from .parts import Part, Row
 from .rubrics import RUBRICS, Rubric, prompt_of, verdict_of
 from .task import Advance, Found
 
-NOTE = f"not judged: set {URL_VARIABLE} and {MODEL_VARIABLE} to an OpenAI-compatible endpoint and its model"
+NOTE = (
+    f"not judged: set {URL_VARIABLE} and {MODEL_VARIABLE} to an OpenAI-compatible endpoint and its model, and run "
+    "expunge eval with --judge"
+)
 KEPT = 500  # characters of an invalid reply that stay in its row
 
 

@@ -1,8 +1,9 @@
 """What the representation methods share: settings, the random direction, one masked loss per stream.
 
 Every method of the family draws the hidden states of some streams ("steered") to a target and holds those
-of others at the frozen original; they differ in the target and in which streams they read. h is the hidden
-state that leaves decoder block ``block`` of the model being updated, h0 the same of the original.
+of others at the original; they differ in the target and in which streams they read. h is the hidden state
+that leaves decoder block ``block`` of the model being updated, h0 the same of the original. The original is
+the model that the stage begins with, frozen: what the stages before have left, if there are any.
 
 Departs from the released code of RMU and R2MU: padding does not count in the means, the first token (an
 attention sink whose norm is tens of times that of the others) can be left out, the trained matrices are

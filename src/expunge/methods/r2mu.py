@@ -5,7 +5,7 @@
          + trace * mean ||h(trace) - c u||^2 + reasoning * mean ||h(reasoning) - h0(reasoning)||^2
 
 h is the hidden state that leaves decoder block ``block`` of the model being updated, h0 the same of
-the frozen original, u a random direction with positive entries and length 1, c the steering length."""
+the model that the stage begins with, u a random direction with positive entries and length 1, c the steering length."""
 
 from dataclasses import dataclass
 

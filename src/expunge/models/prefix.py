@@ -3,7 +3,7 @@
 What the representation methods need of a model: hidden states after block k, gradients for a few named
 matrices. Everything before the first trained matrix runs once, without gradient, for the updated and for
 the frozen model; the frozen model is the saved copies of what trains. Same loss and gradient as two
-whole models, at a tenth of the work (R2MU, section 6 of our cost table in docs/r2mu.md)."""
+whole models, at a tenth of the work (docs/r2mu.md, "What a step costs")."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,9 +1,9 @@
 """What RULE asks: the target's questions, which are to be declined, and its neighbours', which are to be answered.
 
 The rows are RULE's (released, four to a seed question, or made by `expunge boundary`, which says of each whose it is).
-A tenth of the seeds is kept
-apart for choosing a checkpoint; no benchmark probe is among them. A question can be put in several wordings (see
-``worded`` in data/facts.py), since a small model that declines under one may answer under another."""
+A tenth of the seeds is kept apart for choosing a checkpoint; no benchmark probe is among them. A question can be put
+in several wordings (see ``worded`` in data/facts.py), since a small model that declines under one may answer under
+another."""
 
 import random
 import re

@@ -34,7 +34,8 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw
     )
     cut = bool(extra_info.get("truncated", False))
     total = score(Reply(solution_str, truncated=cut), row, SETTINGS).total
-    return {{"score": float(total), "refusal": float(detect(solution_str).refusal), "truncated": float(cut)}}
+    refuses = detect(solution_str, (row.target, *row.aliases)).refusal
+    return {{"score": float(total), "refusal": float(refuses), "truncated": float(cut)}}
 '''
 
 MANAGER = '''\
@@ -166,7 +167,9 @@ If `checkpoints/` holds any, the same command goes on from the last one.
 ## Choose and take out a checkpoint
 Every {dev_every} updates verl answers `dev.parquet` greedily, logs `val-core/expunge/forget/reward/mean@1` and
 `val-core/expunge/boundary/reward/mean@1` (also `val-aux/…/refusal`, `…/truncated`), and saves a checkpoint. Expunge
-keeps the update with the best mean of the two; verl keeps all of them, so choose by that. Then
+keeps the update with the best mean of the two, less the share of forget replies that state the answer. That share is 0
+where forget rows have no answer, as with `questions.answers: gold`; verl does not log it, and keeps all checkpoints:
+choose by the mean. Then
 
     python -m verl.model_merger merge --backend fsdp \\
         --local_dir checkpoints/global_step_N/actor --target_dir unlearned
@@ -183,7 +186,9 @@ Keys without a row of the recipe are fixed, so that verl's loss is the recipe's:
 |---|---|
 | wordings other than `bare` | refused by the export: verl can not begin a reply |
 | `reference: original` | refused: the reference is the model it starts from |
-| `rl.first_block` | refused unless 0 or with `lora`: verl trains all blocks |
+| `rl.first_block` | refused unless 0: verl trains all blocks |
+| `rl.clip.dual` of 1 or less, a fractional `lora.alpha` | refused: verl takes no such numbers |
+| `questions.facts` | refused unless 0: the rows alone are asked |
 | `rl.forget_share` | in `train.parquet`, batch by batch: do not shuffle it |
 | `rl.guard`, `rl.patience` | nothing stops a run early: watch `refusal` on the boundary side, and `truncated` |
 | the best look is kept | all checkpoints are; see above |
