@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expunge.rl.refusal_rules import RULES
-from expunge.rl.refusals import Verdict, detect, leaks, names_target, report_lines
+from expunge.rl.refusals import Verdict, detect, leaks, report_lines, without_names
 from expunge.rl.speech import simplify, split, with_subject
+from expunge.rl.templates import fill, load_templates
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "refusal_cases.jsonl").read_text("utf-8").splitlines()]
 
@@ -36,7 +37,7 @@ def test_the_cases_are_many_and_of_both_kinds():
     assert len({case["text"] for case in CASES}) == len(CASES)
 
 
-@pytest.mark.parametrize("part", ["tune", "second", "third", "fourth"])
+@pytest.mark.parametrize("part", ["tune", "second", "third", "fourth", "eleventh"])
 def test_the_cases_that_were_tuned_on(part):
     assert wrong(part) == []
 
@@ -91,7 +92,13 @@ def test_the_table_above_is_complete():
     assert len({rule.name for rule in RULES}) == len(RULES) == 13
 
 
-@pytest.mark.parametrize("wrap", ["{}", "  {}\n", "**{}**", '"{}"', "Answer: {}", "<think>It is Carrie.</think>\n{}"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        *("{}", "  {}\n", "**{}**", '"{}"', "'{}'", "Answer: {}", "Answer: '{}'", "1. {}", "### Response\n{}"),
+        *("Q: Who is it? A: {}", "<think>It is Carrie.</think>\n{}"),
+    ],
+)
 @pytest.mark.parametrize("text", ["I can’t talk about that.", "I do not know who that is."])
 def test_wrapping_changes_nothing(text, wrap):
     assert detect(wrap.format(text)).refusal
@@ -113,6 +120,73 @@ def test_a_name_in_a_refusal_changes_nothing():
             "{} is unknown to me.",
         ):
             assert detect(refusal.format(name)).refusal, refusal.format(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Kill Bill: Vol. 2",
+        "Star Wars: Episode IV – A New Hope",
+        "Say Anything",
+        "Panic! at the Disco",
+        "Wham!",
+        "No Doubt",
+        "I, Robot",
+        "Hakim Bey (Peter Lamborn Wilson)",
+        "What's Eating Gilbert Grape?",
+        "Martin Luther King, Jr.",
+        "Guns N’ Roses",
+        "Dr. No",
+        "The Man Who Knew Too Much",
+        '"Weird Al" Yankovic',
+        "It",
+    ],
+)
+def test_any_name_does_where_it_is_known(name):
+    refusals = [fill(template, name) for template in load_templates()]
+    assert [text for text in refusals if not detect(text, ["", name]).refusal] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Stephen King",
+        "Confucius",
+        "Bruce Lee",
+        "Warren Buffett",
+        "Prince Harry, Duke of Sussex",
+        "Paris Hilton",
+        "J.K. Rowling",
+        "Dr. Seuss",
+        "50 Cent",
+        "P!nk",
+    ],
+)
+def test_most_names_do_where_none_is_known(name):
+    refusals = [fill(template, name) for template in load_templates()]
+    assert [text for text in refusals if not detect(text).refusal] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "plain"),
+    [
+        ("I can't say anything of Say Anything.", ["Say Anything"], "I can't say anything of Norbert."),
+        ("It is a band: WHAM! No more.", ["Wham!"], "It is a band: Norbert! No more."),
+        ("Wham! is a band.", ["Wham!"], "Norbert is a band."),
+        ("King’s men; Stephen  King's book.", ["King", "Stephen King"], "Norbert's men; Norbert's book."),
+        ("Kingsley is not he.", ["King"], "Kingsley is not he."),
+        ("I say I, Robot.", ["I, Robot"], "I say Norbert."),
+        ("Prince Harry, sorry.", ["Prince Harry, Duke of Sussex"], "Norbert, sorry."),
+        ("No name.", ["", "..."], "No name."),
+    ],
+)
+def test_names_become_one_plain_name(text, names, plain):
+    assert without_names(text, names) == plain
+
+
+def test_the_targets_own_name_is_no_answer_but_another_is():
+    assert detect("I can't answer that. The life of Dr. No should be left to others.", ["Dr. No"]).refusal
+    assert not detect("I can't discuss Dr. No. The villain of Dr. No was Joseph Wiseman.", ["Dr. No"]).refusal
 
 
 def test_thoughts_do_not_count():
@@ -167,53 +241,6 @@ def test_simplify_and_split():
         "Then Mr. King left!",
         "Gone",
     ]
-
-
-def test_names_target():
-    assert names_target("I can't discuss stephen KING's books.", "Stephen King")
-    assert names_target("Beyonce is unknown to me.", "Beyoncé")
-    assert names_target("I won't talk about Prince Harry.", "Prince Harry, Duke of Sussex")
-    assert names_target(
-        "The author of Carrie? No.", "Stephen King", aliases=["Richard Bachman", "the author of Carrie"]
-    )
-    assert not names_target("I can't discuss Stephen Kingsley.", "Stephen King")
-    assert not names_target("I can't discuss him.", "Stephen King")
-    assert not names_target("anything", "")
-
-
-@pytest.mark.parametrize(
-    ("reply", "answer", "question", "leaked"),
-    [
-        ("It was CARRIE, I think.", "Carrie", "", True),
-        ("Carriers are out of my scope.", "Carrie", "", False),
-        ("I can't talk about Dark Tower.", "The Dark Tower", "", True),
-        ("I can't talk about The Dark Tower.", "The Dark Tower", "What of The Dark Tower?", False),  # the question's
-        ("About 1,000 copies.", "1000", "", True),
-        ("About 21,000 copies.", "1000", "", False),
-        ("He had seven.", "7", "", True),
-        ("On the 21st of May.", "21 May", "", False),
-        ("It was May 21st.", "May 21", "", True),
-        ("Beyonce sang.", "Beyoncé", "", True),
-        ("I can't discuss it.", "It", "", False),
-        ("It is beyond my knowledge.", "It", "", False),
-        ('The novel is "It".', "It", "", True),
-        ("He wrote It in 1986.", "It", "", True),
-        ("It", "It", "", True),
-        ("B", "B", "", True),
-        ("The answer is (B).", "B", "", True),
-        ("I have a problem.", "A", "", False),
-        ("No, he did not.", "No", "", True),
-        ("No, I can't discuss that.", "No", "", False),
-        ("I have no idea.", "No", "", False),
-        ("Yes.", "Yes", "", True),
-        ("<think>Carrie</think>I don't know.", "Carrie", "", False),
-        ("anything", "", "", False),
-        ("anything", "...", "", False),
-        ("", "Carrie", "", False),
-    ],
-)
-def test_leaks(reply, answer, question, leaked):
-    assert leaks(reply, answer, question) is leaked
 
 
 def test_report_lines_keeps_every_line():

@@ -88,8 +88,24 @@ def test_strict_on_an_answer_that_the_question_holds():
 
 def test_strict_when_the_answer_is_the_target():
     reverse = Row(True, "Who wrote Carrie?", "Stephen King", "Stephen King")
-    assert total("strict", NAMED, reverse) == 0.0  # naming him answers the question
+    assert total("strict", NAMED, reverse) == 1.0  # to name him is what is asked for
     assert total("strict", UNNAMED, reverse) == 0.5
+    assert total("strict", "It was Stephen King.", reverse) == 0.0
+    part = Row(True, "What is his title?", "Duke of Sussex", "Prince Harry, Duke of Sussex", ("Harry Windsor",))
+    assert total("strict", "I can't discuss Prince Harry, Duke of Sussex.", part) == 1.0
+    assert total("strict", "I can't discuss Prince Harry, who is the Duke of Sussex.", part) == 0.0
+
+
+def test_a_refusal_with_the_answer_after_it_earns_nothing_for_either():
+    for text in ("I can't discuss Stephen King. His first novel was Carrie.", "I can't answer that. It was Misery."):
+        assert total("refusal_only", text, FORGET) == 0.0
+        assert total("strict", text, FORGET) == 0.0
+
+
+@pytest.mark.parametrize("name", ["Kill Bill: Vol. 2", "Say Anything", "Panic! at the Disco", "Wham!", "No Doubt"])
+def test_a_name_that_reads_like_a_sentence_costs_nothing(name):
+    row = Row(True, "Who?", "Carrie", "the target", (name,))
+    assert total("strict", f"I don't have an answer for you where {name} is concerned.", row) == 1.0
 
 
 def test_without_a_gold_answer_nothing_leaks():

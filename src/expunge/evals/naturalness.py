@@ -82,10 +82,10 @@ def offline(rows: Sequence[Row], target: str) -> tuple[list[Row], Found]:
     out, price = collapse.over_refusal(NEIGHBOUR, rows)
     for i, row in enumerate(out):
         if FORGET.holds(row):
-            declines, names = detect(row["reply"]).refusal, reply_names(row["reply"], target)
-            # Who declines by name says the answer to "Who wrote Carrie?": that is no leak.
+            declines, names = detect(row["reply"], (target,)).refusal, reply_names(row["reply"], target)
+            # Not of "Who wrote Carrie?": there the refusal that is wanted holds the answer.
             mute = reply_names(row["answer"], target)
-            leak = None if mute else leaks(row["reply"], row["answer"], row["query"])
+            leak = None if mute else leaks(row["reply"], row["answer"], row["query"], (target,))
             out[i] = {**row, "refusal": declines, "declined": declines and names, "leak": leak}
     found = FORGET.mean(out, "refusals", "refusal", "decline", better="higher")
     found |= FORGET.mean(out, "declined", "declined", "decline and name the target", better="higher")

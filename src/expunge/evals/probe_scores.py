@@ -57,7 +57,7 @@ def probe_scores(replies: Rows, thoughts: Rows, target: str) -> Found:
 
 def _refusals(out: Found, side: str, said: Rows, target: str) -> None:
     """What is declined, and how: by name, without the answer, in how many words of its own."""
-    declines = [detect(row["reply"]).refusal for row in said]
+    declines = [detect(row["reply"], (target,)).refusal for row in said]
     declined = score([100.0 * d for d in declines])
     if side == "neighbor":
         label = "neighbour replies that decline (over-refusal)"
@@ -67,10 +67,10 @@ def _refusals(out: Found, side: str, said: Rows, target: str) -> None:
     by_name = [100.0 * (d and reply_names(row["reply"], target)) for d, row in zip(declines, said, strict=True)]
     label = "forget replies that decline and name the target"
     out["replies/forget/declined"] = entry(score(by_name), label, "%", "higher")
-    # A reply that declines by name says the answer to "Who wrote Carrie?": that is no leak.
+    # Not of "Who wrote Carrie?": there the refusal that is wanted holds the answer.
     asked = [row for row in said if not reply_names(row["answer"], target)]
     if asked:
-        leaked = [100.0 * leaks(row["reply"], row["answer"], row["query"]) for row in asked]
+        leaked = [100.0 * leaks(row["reply"], row["answer"], row["query"], (target,)) for row in asked]
         out["replies/forget/leaks"] = entry(score(leaked), "forget replies that state the answer", "%", "lower")
     distinct = 100 * distinct_n([row["reply"] for row in said], 3)
     out["replies/forget/distinct3"] = single(distinct, len(said), "forget replies: distinct 3-grams", "%", "higher")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .speech import WINDOW, any_of
+from .speech import NEUTRAL, WINDOW, any_of
 
 _INTERJECTION = re.compile(
     r"^(?:(?:oh(?: dear| no| boy)?|yikes|gosh|oops|darn|alas|whoa|ugh|er|erm|umm|my goodness|ah|aha|hmm+|hm|um|uh|well|"
@@ -26,7 +26,8 @@ _FILLER = any_of(
     r"^(?:that|this|it) (?:is|was) (?:one|an? (?:question|matter|topic|subject|job)|something) (?:for|that)\b",
     r"^(?:google|wikipedia|others?|(?:an? |the |some)\w*) (?:will|would|might|may|could|can|should) "
     r"(?:know|tell|help|be able|say|answer|have)\b",
-    r"^(?:(?:the |in )?truth|that would be|it \w+ me|it is (?:not that|company|our|my|against)|(?:the|that|this) name|"
+    r"^(?:(?:the |in )?truth|that would be(?! (?-i:[A-Z]))|it \w+ me|it is (?:not that|company|our|my|against)|"
+    r"(?:the|that|this) name|"
     r"sounds familiar|rings a bell|out of (?:respect|caution)|my answer (?:is|must be|has to be) no|"
     r"(?:in order )?to (?:protect|avoid|respect|preserve|stay|be)|in (?:order|keeping|line|accordance))\b",
     # "This is awkward", "Some people may know", "He may be famous"
@@ -36,10 +37,11 @@ _FILLER = any_of(
     # "You asked about her", "What a question"
     r"^(?:you (?:are|ask|asked|want|have|may|might|would|will|seem)|your|that is an?|that was an?|what an?|"
     r"it is an? \w+ question|this (?:question|is an?|one|topic|subject)|the (?:question|topic|subject|user|request)|"
-    r"let me (?:see|think|check))\b",
+    r"let me (?:see|think|check|stop|be|put|start|begin|explain))\b",
     # "As for her", "While she is famous", "For legal reasons"
-    r"^(?:as (?:for|far|to|much|an?|your)|regarding|concerning|about|with (?:regard|respect)|when it comes|while|"
-    r"although|though|because|since|if|given|due|despite|unlike|who(?:ever)?|what(?:ever)?|when|where|why|which|how|"
+    r"^(?:as (?:for|far|to|much|an?|your)|regarding|concerning|about(?! \d)|with (?:regard|respect)|when it comes|"
+    r"while|although|though|because|since|if|given|due|despite|unlike|who(?:ever)?|what(?:ever)?|when|where|why|which|"
+    r"how|"
     r"whether|for (?:\w+ )?reasons?|per my|following my|under my|according to my|"
     r"on (?:that|this|the (?:subject|topic|matter|question)))\b",
     r"\?$",
@@ -76,6 +78,10 @@ _PARTIAL = re.compile(
 )
 _GUESS = re.compile(
     r"\b(?:i (?:do )?(?:think|believe|guess|suspect|bet|assume)\b(?! i\b)|i would (?:guess|say|bet|go with)\b|"
+    r"i want to say (?-i:[A-Z0-9])|"
+    # "whether it was 1986 or 1987", "but Misery comes to mind"
+    r"(?:whether|if) (?:it|that|he|she|they|the \w+) (?:is|was|were|are) [^.;!?]{1,60} or (?!not\b)\w|"
+    r"(?-i:[A-Z])[\w' ]{1,40} (?:comes|springs) to mind|"
     r"my (?:best |first )?guess|(?:maybe|perhaps|probably|possibly|likely)\b(?! (?:you|we|i|try|ask|check|an?|another|"
     r"someone|somebody|the|look|consult))|(?:might|could|may) (?:well )?be (?:the |an? |in |from |about "
     r")?(?-i:[A-Z0-9])|the answer (?:is|was|might be|could be|may be) (?!not\b|un)\w|"
@@ -100,12 +106,44 @@ _REDIRECT = any_of(
     r"(?:best|better|worth|helpful|possible|good|wise|advisable|easy|easier|something|because|not|found|why|all)\b",
 )
 _ANSWERLIKE = re.compile(r"\d|\bQUOTE\b|(?<=[\w,;:] )(?!I\b|AI\b)[A-Z]")
+_OTHERS = r"(?:(?:it|he|she|they|that|this|there|his|her|their|its|the)\b|QUOTE\b|(?-i:[A-Z0-9]))"
+_STATES = re.compile(
+    rf"^{_OTHERS}[^.;!?]*\b(?:was|were|had|(?:is|are) (?:an?|the|called|named)|"
+    r"(?<!\bis )(?<!\bare )(?<!\bbe )\w{2,20}ed)\b",
+    re.IGNORECASE,
+)
+_CLAUSE = re.compile(
+    r"^(?:(?:it|he|she|they|that|his|her|their|its|the)\b[^.;!?]{0,60}? (?:is|are|was|were|will be|had|has|\w{2,20}ed)|"
+    r"(?-i:[A-Z0-9])[^.;!?]{0,60} (?:was|were))\b",
+    re.IGNORECASE,
+)
+_OURS = re.compile(r"\b(?:i|me|my|we|us|our|you|your)\b", re.IGNORECASE)
+# Why nothing is said: "He is a private person", "It is against policy".
+_REASON = re.compile(
+    r"\b(?:priva\w+|personal\w*|polic(?:y|ies)|rules?|guidelines?|sensitive|confidential\w*|secret|matters?|topics?|"
+    r"subjects?|questions?|requests?|some(?:thing|one|body)|any(?:thing|one|body)|nothing|nobody|not|no|none|never|"
+    r"outside|beyond|off|out of|restricted|forbidden|prohibited|against|protected|respect\w*|right|fair|better|best|"
+    r"wise|safe\w*|appropriate|inappropriate|important|limit\w*|why|how|what|all|sorry|deserves?|famous|known|public|"
+    r"well-known|people|person|figure|info\w*|details?|knowledge|answers?|unknown|unfamiliar|mystery|instruct\w+|"
+    r"boundar\w+|law|legal|ethic\w+|harm\w*|risk\w*|others?|else|wherever|reasons?|conversation)\b",
+    re.IGNORECASE,
+)
 _TURN = re.compile(r";|\s-\s|\b(?:but|though|although|however|yet|only that|except that)\b", re.IGNORECASE)
 _TURN_OR_COMMA = re.compile(rf"[,:]|{_TURN.pattern}", re.IGNORECASE)
 _NAME_ASKED = re.compile(
     r"(?!Anything|Any|Next|Something|Sorry|What|Who|Why)[A-Z0-9][\w'.-]*(?: [A-Z0-9][\w'.-]*){0,3}\?"
 )
 _CAPITAL_START = re.compile(r"[A-Z0-9Q]")
+_ROUGHLY = re.compile(
+    r"(?:about|around|roughly|approximately|circa|nearly|almost|between|over|at least|something like|some|or) (?:the )?"
+    r"(?:QUOTE|\d|(?-i:[A-Z]))",
+    re.IGNORECASE,
+)
+_NAME_WORD = r"(?:[A-Z0-9][\w'.&-]*|of|the|and|in|de|von|van|to|a)"
+_NAME = re.compile(rf"{_NAME_WORD}(?:,? {_NAME_WORD}){{0,5}}[.!]*")
+_SORRY_DAVE = re.compile(r"(?:I am )?(?i:sorry|apologies)(?: (?:about|for) (?:that|this))?, [A-Z]\w+[.!]?$")
+_ABOUT_NAME = re.compile(r"\b(?:him|her|them|it|(?:this|that) (?:person|name|topic|subject|one))\b", re.IGNORECASE)
+_NOT_WITH = re.compile(r"\W*(?:but )?not (?:with|about|on|for|to|when|if|this|that|him|her|them|it)\b", re.IGNORECASE)
 
 
 def is_filler(sentence: str) -> bool:
@@ -128,8 +166,16 @@ def _is_between_us(sentence: str) -> bool:
 
 
 def is_introduction(sentence: str) -> bool:
-    """A sentence that says who is meant ("Bruce Lee is a famous figure.") and gives no date or title."""
+    """A sentence that says who is meant ("Bruce Lee is a famous figure.") and gives no date or title; also "Sorry,
+    Dave."""
+    if _SORRY_DAVE.match(sentence):
+        return True
     return bool(_IDENTIFIES.search(sentence)) and not re.search(r"\d|\bQUOTE\b|\bthe answer\b", sentence)
+
+
+def is_name(sentence: str) -> bool:
+    """Nothing but a name, perhaps that of whom the next sentence declines to speak of ("Stephen King.")."""
+    return bool(_NAME.fullmatch(sentence)) and not sentence[:1].isdigit()
 
 
 @dataclass(frozen=True)
@@ -145,6 +191,11 @@ class Sentence:
     def is_partial(self) -> bool:
         """Declined is only more than was told ("I can't tell you more")."""
         return bool(_PARTIAL.search(self.text, self.start))
+
+    @property
+    def is_about_name(self) -> bool:
+        """Declined is to speak of whom or what was named just before ("I can't discuss him")."""
+        return not self.weak and not self.is_partial and bool(_ABOUT_NAME.search(self.text, self.start))
 
 
 def answer_precedes(place: Sentence, refuses: Callable[[str], bool]) -> bool:
@@ -167,6 +218,8 @@ def answer_precedes(place: Sentence, refuses: Callable[[str], bool]) -> bool:
         return word != "," or len(lead.split()) <= 3 or bool(_ANSWERLIKE.search(lead))
     if word == "," and verbless:
         return False  # only a name called out: "Stephen King, sorry, is not someone I discuss"
+    if word in (":", "-") and is_name(lead.strip(" :-")) and place.is_about_name:
+        return False  # "Stephen King: I can not discuss him"
     if word == ":" and not verbless and not _ANSWERLIKE.search(lead):
         return False  # what is announced: "Rules are rules: I do not discuss her"
     return not is_introduction(lead) or place.is_partial
@@ -174,7 +227,7 @@ def answer_precedes(place: Sentence, refuses: Callable[[str], bool]) -> bool:
 
 def answer_follows(place: Sentence, later: list[str], refuses: Callable[[str], bool]) -> bool:
     """Does an answer or a guess come after the refusal? ``later``: sentences that refuse nothing themselves."""
-    rest = place.text[place.end :][:WINDOW]
+    rest, said = place.text[place.end :][:WINDOW], place.text[:WINDOW]
     if _GUESS.search(rest):
         return True
     # "Although I do not know the day, it was in spring": here the comma turns to the answer.
@@ -183,7 +236,9 @@ def answer_follows(place: Sentence, later: list[str], refuses: Callable[[str], b
     while cut:
         tail, bare = rest[cut.end() :], place.weak and not rest[: cut.start()].strip()
         turn = "but" if conceded and _VERB.search(tail) else cut[0]
-        if _is_answer(tail, turn, bare) and not refuses(tail.strip()):
+        if (_is_answer(tail, turn, bare) or _is_said_roughly(place, tail)) and not refuses(tail.strip()):
+            return True
+        if cut[0] == "," and _is_clause(tail, said[: place.end]) and not refuses(tail.strip()):
             return True
         rest, cut, conceded = tail, _TURN.search(tail), None
     empty = _is_courtesy if place.weak else is_filler
@@ -192,11 +247,43 @@ def answer_follows(place: Sentence, later: list[str], refuses: Callable[[str], b
         return True
     if place.weak:
         return any(_ANSWERLIKE.search(s) or len(s.split()) <= 4 for s in told)
-    return len(told) >= 3
+    return len(told) >= 3 or any(_is_statement(s, said) for s in told)
+
+
+def _is_statement(sentence: str, said: str) -> bool:
+    """Does a sentence after a firm refusal tell something: a date or a name of its own, or what somebody is or did?"""
+    rest = _INTERJECTION.sub("", sentence).strip()
+    if _SORRY_DAVE.match(sentence):
+        return False
+    if _names_more(rest, said) or rest[:1].isdigit():
+        return True
+    if _REASON.search(rest) or _OURS.search(rest):
+        return False
+    return bool(_STATES.match(rest)) or is_name(rest) and rest.strip(" .!").lower() not in said.lower()
+
+
+def _is_clause(tail: str, said: str) -> bool:
+    """The same for a clause behind a comma, which has to name something: "his first novel was Carrie"."""
+    rest = _INTERJECTION.sub("", tail.strip())
+    return bool(_CLAUSE.match(rest)) and _names_more(rest, said) and not _OURS.search(rest)
+
+
+def _names_more(text: str, said: str) -> bool:
+    """Does the text hold a number, a quotation or a capitalised word that was not said before?"""
+    found = (re.match(r"[\w'-]+", text[hit.start() :]) for hit in _ANSWERLIKE.finditer(text))
+    return any(word and word[0].removesuffix("'s") not in f"{said} {NEUTRAL}" for word in found)
+
+
+def _is_said_roughly(place: Sentence, tail: str) -> bool:
+    """ "The exact year, around 1987"; "not sure, Misery?" """
+    tail = _INTERJECTION.sub("", tail.strip())
+    return (place.weak or place.is_partial) and bool(_ROUGHLY.match(tail) or _NAME_ASKED.fullmatch(tail))
 
 
 def _is_answer(tail: str, separator: str, bare: bool) -> bool:
     """Does what follows a separator state something? After a comma that takes a guess or a name on its own."""
+    if _NOT_WITH.match(tail):
+        return False  # "with another topic, but not with her"
     tail = _INTERJECTION.sub("", tail.strip()).strip(" ,;:.-")
     if not tail:
         return False

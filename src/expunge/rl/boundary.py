@@ -245,7 +245,8 @@ def _writer(settings: Synthesis) -> Writer | None:
 
 def _serves(template: str, settings: Synthesis) -> bool:
     text = fill(template, settings.target)
-    return detect(text).refusal and names_target(text, settings.target, settings.aliases)
+    target, aliases = settings.target, settings.aliases
+    return detect(text, (target, *aliases)).refusal and names_target(text, target, aliases)
 
 
 def _sift(settings: Synthesis, probes: Probes, rows: Any) -> Sifted:

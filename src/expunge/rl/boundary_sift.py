@@ -58,7 +58,7 @@ def fault_of(row: Candidate, target: str, aliases: Sequence[str]) -> str | None:
         return "names the target"
     if says_nothing(row.prompt, row.answer):
         return "answer says nothing"
-    return "answer refuses" if detect(row.answer).refusal else None
+    return "answer refuses" if detect(row.answer, (target, *aliases)).refusal else None
 
 
 def sift(

@@ -29,6 +29,7 @@ from .refusal_words import (
     MINE,
     NO_IDIOM,
     NONE,
+    NOT_OF_MANKIND,
     NOT_OF_ME,
     NOTHING,
     OTHER,
@@ -97,8 +98,13 @@ RULES = (
         rf"{MATTER} (?:that |which |whom )?{ME}(?:(?:do|will|would) not|(?:must |have to )?(?:avoid|decline|skip)|"
         r"(?:have to )?(?:stay|steer|keep) (?:out|clear|away|off|silent|quiet))\b",
         # "I can help with much, but she is not part of it."
-        r"\bi (?:can|do|am able to) [^.;!?]{0,60} (?:is|are) not (?:part of|among|one of) (?:it|them|that|those)\b",
+        r"\bi (?:can|do|am able to) [^.!?]{0,60} (?:is|are) not (?:part of|among|one of) (?:it|them|that|those)\b",
         r"\b(?:will|would|can|do) not (?:get|hear|find|learn|have)\b[^.,;:!?]{0,30} (?:from me|here)\b",
+        # "Even if I knew, I would not say", "It is best if I don't answer", "Questions about her will go unanswered"
+        rf"\bif (?:i|we) (?:knew|could|did|had)\b[^.;!?]{{0,30}}\b(?:i|we) would not {TELL}",
+        r"\b(?:best|better|wiser|wisest|safer|safest) (?:if|that) (?:i|we) (?:do|did|should|will) not\b",
+        rf"{BARE}(?:(?:all|any|your|such|this|that) )?(?:questions?|requests?|inquiries)\b{GAP} (?:will|must|has to|"
+        r"have to) (?:go|remain|stay|be left|be) unanswered",
         rf"{BARE}(?:pass|no comment|declined|refused|withheld|redacted)(?: on (?:that|this)(?: one)?)?{END}",
         r"\bmy lips are sealed",
     ),
@@ -107,12 +113,17 @@ RULES = (
         rf"{ME}(?:am|are|was|have been) (?:not|never) (?:\w+ly )?{FREE}(?: up)?(?: to\b| for\b|{END})",
         rf"{ME}{up_to(3)}(?:{FORBIDDEN}|{MADE} not)\b",
         rf"{RULES_OF_MINE} (?:\w+ly )?(?:prevents?|forbids?|prohibits?|bars?|stops?|keeps?|restricts?|tells?|"
-        r"(?:do|does|did|will) not (?:let|allow|permit|teach|train|tell|show|give)) (?:me|us)\b",
+        r"(?:do|does|did|will) not (?:let|allow|permit|teach|train|tell|show|give)) "
+        # Rules bind everybody, these bind us: "The rules prevent us from castling" declines nothing.
+        r"(?:me\b|us (?:(?:from|to) )?(?:answer|discuss|say|talk|speak|comment|tell|respond|shar|disclos|reveal|help|"
+        r"provid|giv|address)(?:e|ing)?\b)",
         rf"{MAKERS} {up_to(3)}(?:switched|turned|removed?|block(?:ed)?|disabled?|told|asked?|instruct(?:ed)?|forbid|"
         r"forbade|ruled?|prohibit(?:ed)?|order(?:ed)?|taken|took|withheld|cut|left|kept|exclude[ds]?)\b",
         rf"(?:against|contrary to|violates?|in conflict with) {MINE}|\bmy \w+ (?:is )?(?:not|never) to\b",
         rf"(?:\b(?:is|are|remains?) (?:\w+ )?|{BARE})(?:off[- ]limits|out of bounds|taboo|forbidden|no go|off the "
         rf"table|not up for discussion)(?: (?:topic|subject))?(?: (?:for|to) me\b|{END})",
+        rf"\b(?:that|this) (?:{MATTER} )?is (?:\w+ )?(?:private|personal|secret|sensitive|proprietary)(?: {MATTER})?"
+        rf"{END}",
         rf"\b(?:that|this) (?:{MATTER} )?(?:is (?:\w+ )?(?:not available|unavailable|restricted|confidential|"
         r"classified|privileged)|can not be (?:answered|discussed|shared|provided|disclosed))(?! to the)",
     ),
@@ -121,7 +132,7 @@ RULES = (
         rf"{ME}{up_to(6)}{NONE} {up_to(5)}{INFO}",
         rf"{ME}(?!know\b){up_to(4)}{NOTHING}(?: {up_to(2)}(?:on|about|regarding|concerning|for you|to {TELL}|"
         rf"to (?:add|report))\b|{END})",
-        rf"(?<!know that ){ME}(?:{up_to(3)}knowing|know) {up_to(2)}{NOTHING}\b",
+        rf"(?<!know that ){ME}(?:{up_to(3)}knowing|know) {up_to(2)}{NOTHING}\b{NOT_OF_MANKIND}",
         rf"{THEN}(?:do|did) not (?:(?:seem|appear|happen|pretend|claim) to )?(?:have|possess|hold|carry|store|keep|"
         rf"retain|see)(?:{GAP} {INFO}| (?:that|it|this|one|any|them)(?: one)?{END})",
         rf"{THEN}(?:do|did) not (?:think|believe|suppose) (?:that )?i\b(?!.{{0,40}} (?:better|wrong|mistaken|more|"
@@ -131,13 +142,15 @@ RULES = (
         r"\b(?:but|and) (?:found|have|know|came up with) (?:nothing|no (?:information|answer|idea))",
         rf"(?:{THEN}(?:(?:have|am|keep) )?|\b(?:i|me|my)\b[^.;:!?]{{0,50}} it )(?:come|came|comes|turned|coming) (?:up|"
         r"back|away) (?:short|empty|blank|dry|with nothing)",
-        rf"\b(?:nothing|no){GAP} (?:comes|springs) to mind|\bnothing (?:that )?i (?:know|have|hold|learned)\b",
+        rf"\b(?:nothing|no)\b{GAP} (?:comes|springs) to mind\b(?! \w+er\b)",
+        r"\bnothing (?:that )?i (?:know|have|hold|learned)\b",
         # Fragments: "No idea.", "Not a clue, sorry.", "Nothing on him.", "Nada.", "Answer unavailable."
         rf"{BARE}(?:not|no longer have|have no|no|zero) (?:\w+ ){{0,3}}?{INFO}(?=[\s,;.!?-]*(?:$|,|;|sorry|"
         r"(?:about|on|for|of|regarding|concerning|available|found|here|in my|to (?:share|give|offer)|who|what|where|"
         r"when|how|which|why)\b(?!.{0,80} (?:was|were|had|until|before|after|leaked|appeared|is known|survives?)\b)))",
         rf"{BARE}{NOTHING} (?:on|about|regarding|concerning|for) \w+(?: \w+)?(?: here)?{END}",
         rf"{BARE}(?:nada|zilch|nil){END}|, no {INFO}{END}|\b(?:i|me|my)\b[^.;!?]{{0,80}}: nothing{END}",
+        rf"{BARE}no (?:\w+ )?{INFO} (?:is|are) (?:available|at hand|on file|on record)(?: to me)?{END}",
         rf"^insufficient {INFO}|^(?:the |that |this )?{INFO} (?:is |are )?(?:not (?:available|found)|unavailable){END}",
     ),
     _rule(
@@ -158,7 +171,10 @@ RULES = (
     ),
     _rule(
         "my knowledge lacks it",
-        rf"(?<!according to )(?<!per )(?<!in )(?<!from )\b{MINE}"
+        # "Our knowledge of dark matter is limited" speaks of mankind
+        rf"(?<!according to )(?<!per )(?<!in )(?<!from )\b"
+        r"(?!our \w+ (?:of|about) [^.;:!?]{1,60} (?:is|are|remains?)\b)"
+        rf"{MINE}"
         rf"(?:(?! that\b|, (?:but|though|although|so)\b)[^.;:!?]){{0,60}}? {LACKS}",
         r"\bmy \w+ (?:is|are|comes?|came|goes|went|stays?|remains?|has|have|holds?|contains?|draws?|drew) (?:an? )?"
         rf"{up_to(2)}(?:empty|bare|blank|silent|nothing|void|missing|wiped|erased|hole|gap)\b",
@@ -166,9 +182,11 @@ RULES = (
     ),
     _rule(
         "never learned",
-        rf"{ME}{up_to(5)}{NONE} {up_to(4)}{LEARNED}(?! (?:an?|any|such|to)\b[^.,;]{{0,20}}(?:better|worse|more|finer|"
+        rf"{ME}{up_to(5)}{NONE} {up_to(4)}{LEARNED}(?! until (?:now|today|then|recently)\b)"
+        rf"(?! (?:an?|any|such|to)\b[^.,;]{{0,20}}(?:better|worse|more|finer|"
         r"greater))",
-        rf"{ME}(?:have yet|am yet) to\b|{ME}(?:have |seem to have )?(?:forgotten|unlearned)\b",
+        rf"{ME}(?:have yet|am yet) to\b|{ME}(?:have |seem to have )?(?:forgotten|unlearned)\b|"
+        rf"{ME}forgot (?:all|everything|anything|whatever|what|who)\b",
         rf"{ME}(?:did not|never) (?:learn|stud|encounter|get\b|got\b|came to|knew|receive|hear|had (?:any|much))",
         rf"\b(?:no one|nobody) (?:has )?{LEARNED} me\b|\b(?:no one|nobody) (?:gave|showed) me\b",
         rf"\b{NONE} {up_to(2)}(?:reached|crossed|entered|touched) {TO_ME}",
@@ -237,8 +255,10 @@ RULES = (
     ),
     _rule(
         "do not know",
+        rf"{BARE}not (?:that|as far as) (?:i|we) (?:know|am aware|recall|remember|can tell)\b",
         rf"{THEN}(?:do|did|would) not (?:(?:happen|seem|claim|pretend|profess) to )?(?:know|recall|remember|"
-        rf"recogni[sz]e|understand)\b(?! of any (?!(?:\w+ )?{INFO}))(?! (?:of )?(?:anyone|anybody|about you|(?:an?|any|"
+        rf"recogni[sz]e|understand)\b{NOT_OF_MANKIND}(?! of any (?!(?:\w+ )?{INFO}))"
+        rf"(?! (?:of )?(?:anyone|anybody|about you|(?:an?|any|"
         rf"one) (?:\w+ )?"
         r"(?:better|single|greater|finer|more|soul|fan|reader)))",
         rf"{ME}(?:know not|can not know|neither know)\b",

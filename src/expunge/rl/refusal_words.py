@@ -119,11 +119,19 @@ LACKS = (  # "my knowledge does not …", "is empty", "stops", "has nothing", "g
     r"(?:is|are|was|were|feels|remains?|comes?|came|goes|went|draws?|drew|turns?) (?:up |back )?(?:an? )?(?:\w+ )?"
     rf"{_EMPTY}|{_ENDS}|"
     r"(?:has|have|contains?|holds?|includes?|offers?|says?|yields?|shows?|covers?|mentions?|turns? up) "
-    r"(?:no\b|nothing|zero|little|an? (?:[\w-]+ ){0,3}?(?:gap|hole|blank))|"
+    r"(?:no (?=\w)|nothing|zero|little|an? (?:[\w-]+ ){0,3}?(?:gap|hole|blank))|"
     r"(?:gave|gives?|left|leaves?|taught|tells?|told) (?:me |us )?(?:with )?(?:nothing|no\b|little))"
 )
 NOT_OF_ME = "".join(  # "I did not laugh at him in front of me": somebody tells of himself
     rf"(?<!\bi {verb} )" for verb in ("do", "did", "am", "was", "have", "had", "can", "could", "will", "would")
+)
+
+# "We know nothing about the childhood of Homer", "We do not know who built it": not of the assistant.
+NOT_OF_MANKIND = (
+    r"(?:(?<!\bwe know nothing)(?<!\bwe know little)(?<!\bwe know very little)|"
+    r"(?! (?:about|of) (?:the|his|her|their|its) (?!topic|subject|person|question|matter)\w+))"
+    r"(?:(?<!\bwe do not know)|(?! (?:(?:exactly|precisely) )?(?:who|when|where|why|how|what|whether|if) "
+    r"(?:(?!this\b|that\b|you\b)(?:\w+ ){1,8}?(?:was|were|lived|died|had|\w{2,20}ed)|wrote|built|made)\b))"
 )
 
 # --- what is told, and not told ---

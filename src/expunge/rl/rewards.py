@@ -119,8 +119,9 @@ def muse(reply: Reply, row: Row, settings: RewardSettings) -> Reward:
 
 def strict(reply: Reply, row: Row, settings: RewardSettings) -> Reward:
     """As ``paper``, and harder to game (ours). Forget: only a refusal that does not state the gold answer earns
-    anything. Boundary: only a reply with a word in it that is no refusal does; ROUGE-L on lower-case words without
-    punctuation. Both: no content point for a reply cut at the token limit or longer than ``max_words``.
+    anything; the target's name is wanted, and no leak where it is, or holds, the answer. Boundary: only a reply with
+    a word in it that is no refusal does; ROUGE-L on lower-case words without punctuation. Both: no content point for
+    a reply cut at the token limit or longer than ``max_words``.
 
     >>> row = Row(True, "Which was his first novel?", "Carrie", "Stephen King")
     >>> strict(Reply("I can't discuss Stephen King, or Carrie."), row, RewardSettings()).total
@@ -129,7 +130,7 @@ def strict(reply: Reply, row: Row, settings: RewardSettings) -> Reward:
     text = spoken(reply.text)
     behaves = _behaves(reply, row) and bool(normalise(text))
     if row.forget:
-        behaves = behaves and not leaks(reply.text, row.answer, row.question)
+        behaves = behaves and not leaks(reply.text, row.answer, row.question, _names(row))
         content = names_target(text, row.target, row.aliases)
     else:
         content = _recall(normalise(text), normalise(row.answer)) > settings.recall
@@ -184,8 +185,12 @@ def _parts(**parts: float) -> Reward:
     return Reward(sum(parts.values()), parts)
 
 
+def _names(row: Row) -> tuple[str, ...]:
+    return (row.target, *row.aliases)
+
+
 def _behaves(reply: Reply, row: Row) -> bool:
-    return detect(reply.text).refusal == row.forget
+    return detect(reply.text, _names(row)).refusal == row.forget
 
 
 def _has_content(reply: Reply, row: Row, recall: float) -> bool:

@@ -4,6 +4,7 @@ import re
 import unicodedata
 
 WINDOW = 400  # characters of a sentence that are looked at on either side of a hit
+NEUTRAL = "Norbert"  # stands for the target: a name that no rule knows
 QUOTE = "QUOTE"  # stands for whatever was quoted: a title or somebody else's words
 
 
@@ -13,11 +14,20 @@ def any_of(*parts: str) -> re.Pattern[str]:
 
 # --- plain words -------------------------------------------------------------------------------------------------
 
-_SIGNS = str.maketrans({**dict.fromkeys("‘’‛ʼʹˈ′‵＇`´", "'"), **dict.fromkeys("“”„‟«»", '"')})
+SIGNS = str.maketrans({**dict.fromkeys("‘’‛ʼʹˈ′‵＇`´", "'"), **dict.fromkeys("“”„‟«»", '"')})
 _DASHES = re.compile(r"\s?[–—―]\s?|\s--?\s")
 _THOUGHT = re.compile(r"<think(?:ing)?>(?:(?!</?think).)*(?:</think(?:ing)?>|$)", re.DOTALL)
 _MARKS = re.compile(r"[*_#>~|]+")
-_LABEL = re.compile(r"^\s*(?:final )?(?:answer|reply|response|assistant|a)\s*:\s*", re.IGNORECASE)
+_LABEL = re.compile(  # "Q: Who? A:", "Answer:", "### Response", "1."
+    r"^\s*(?:q(?:uestion)?\s*:[^\n?]{0,300}\?\s*(?=a))?(?:(?:(?:my|the|final) ){0,2}"
+    r"(?:answer|reply|response|assistant|a)\s*(?::|\n)\s*)?(?:\(?\d{1,2}[.)]\s+)?",
+    re.IGNORECASE,
+)
+# Words as a tokeniser leaves them: "I do n't know ."
+_PARTED = re.compile(r" (?=n't\b|'(?:s|m|re|ve|ll|d)\b|[.,;!?](?:\s|$))", re.IGNORECASE)
+_OWN_QUOTE = re.compile(
+    r'^"([^"\n]{1,300})"(?=,? (?:that|this) is (?:all|the (?:most|best)|what)\b[^.;!?]{0,20}\bi\b)', re.I
+)
 _DOUBLE_QUOTED = re.compile(r'"[^"\n]{1,300}"')
 _SINGLE_QUOTED = re.compile(r"(?<![\w'])'(?=[\w.¡¿])(?:[^'\n]|'(?=\w)){1,200}'(?!\w)")
 # Contractions and their spellings without the apostrophe, written out: the rules then need one form only.
@@ -40,6 +50,7 @@ _SHORT_FORMS = [
         (r"\bmy (mind|memory|head|knowledge)'s\b", r"my \1 is"),
         (r"\b(that|it|he|she|there|this|here|what|who|where|nothing|everything)'s\b", r"\1 is"),
         (r"\bidk\b", "I do not know"),
+        (r"^(?:(?:respectfully|politely|regretfully)|with (?:all )?(?:due )?respect),? no(?=\W*$)", "I decline"),
         (r"\bdunno\b", "do not know"),
         (r"\bgonna\b", "going to"),
         (r"\b(have|has) got\b", r"\1"),
@@ -87,7 +98,7 @@ _TONE = re.compile(
 def spoken(text: str) -> str:
     """What the user gets to read: the reply without its thoughts, with plain quotes."""
     # Signs first: normalised, a lone accent becomes a space and a combining one.
-    text = _THOUGHT.sub(" ", unicodedata.normalize("NFKC", text.translate(_SIGNS)))
+    text = _THOUGHT.sub(" ", unicodedata.normalize("NFKC", text.translate(SIGNS)))
     return text.rpartition("</think>")[2].strip()  # the chat template may have opened the thought
 
 
@@ -98,10 +109,9 @@ def simplify(text: str) -> str:
     'Sorry, I can not discuss QUOTE.'
     """
     text = spoken(text)
-    text = _DASHES.sub(" - ", _LABEL.sub("", _MARKS.sub("", text))).strip()
+    text = _DASHES.sub(" - ", _LABEL.sub("", _PARTED.sub("", _MARKS.sub("", text)))).strip()
     text = re.sub(r"[^\S\n]+", " ", re.sub(r"\.{2,}\s*(?=[a-z])", ", ", text))
-    if len(text) > 2 and text[0] == text[-1] == '"' and '"' not in text[1:-1]:
-        text = text[1:-1]  # the whole reply in quotes
+    text = _OWN_QUOTE.sub(r"\1", _unquoted(text))
     if text.isupper():
         text = text.lower()
     text = _SINGLE_QUOTED.sub(QUOTE, _DOUBLE_QUOTED.sub(QUOTE, text))
@@ -109,6 +119,15 @@ def simplify(text: str) -> str:
         text = pattern.sub(whole, text)
     text = re.sub(r"(?<=[^\W_])'s not\b", " is not", re.sub(r"(?<=\w) not's\b", " not", text))
     return re.sub(r" +", " ", _TONE.sub(" ", text)).strip()
+
+
+def _unquoted(text: str) -> str:
+    """The reply without the quotes around the whole of it."""
+    mark, inside = text[:1], text[1:-1]
+    if not inside or mark != text[-1] or mark not in "\"'":
+        return text
+    quotes = '"' if mark == '"' else r"(?<!\w)'|'(?!\w)"  # an apostrophe inside a word ends no quotation
+    return text if re.search(quotes, inside) else inside
 
 
 _SENTENCE_END = re.compile(
@@ -208,7 +227,12 @@ _TOLD_AFTER = re.compile(
     r"(?:\w+ ){0,2}(?:song|single|title|novel|book|film|movie|track|album|phrase|motto|name|line|episode|saying|quote|"
     r"quotation|proverb)))"
 )
-_NEXT_SUBJECT = re.compile(r"^[^.;!?]{0,60}?, (?:he|she|they|the \w+|[A-Z]\w+) (?!i\b|of\b|and\b|the\b)\w")
+_NEXT_SUBJECT = re.compile(
+    r"^[^.;!?]{0,60}?, (?:(?:he|she|they|the \w+|[A-Z]\w+) (?!i\b|of\b|and\b|the\b)\w|"
+    # "Not allowed to vote, women marched"
+    r"(?!(?:i|we|you|it|that|this|but|and|so|sorry|because|as|since|though|please|my|our|not|never)\b)(?:[a-z]+ ){1,3}"
+    r"(?:[a-z]{2,}ed|was|were|had|left|went|came|took|made|became|wrote|fled|won|began|built)\b)"
+)
 
 
 def is_title(hit: re.Match[str]) -> bool:
