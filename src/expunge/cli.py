@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
         "bench",
         actions.bench,
         "compare methods on several targets by one protocol: tables, frontier, costs",
-        "expunge bench recipes/bench_embedded.yaml --out runs/bench --only GA,NPO",
+        "expunge bench recipes/bench_embedded.yaml --out runs/bench --only GA+GDR,NPO+GDR",
     )
     bench.add_argument("file", help="YAML file of a benchmark: see docs/bench.md")
     bench.add_argument("--out", type=Path, help="folder of the benchmark (default: runs/NAME); done cells are kept")
