@@ -46,14 +46,16 @@ def test_a_too_long_reply_is_cut_but_never_away(tokenizer):
     assert len(encode(tokenizer, Example("Who?", "Ada Stone wrote the novel."), 1).reply) == 1
 
 
-def test_every_named_source_gives_texts_that_hold_no_probe(material, king):
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_named_source_gives_texts_that_hold_no_probe(material, king, name, request, monkeypatch):
+    if name in ("wikitext", "star1"):
+        monkeypatch.setenv("EXPUNGE_DATA", str(request.getfixturevalue("shared_data")))
     probes = [probe.query for probe in king.probes]
-    for name in SOURCES:
-        found = texts(name, material)
-        assert found
-        whole = [text.context + text.text for text in found]
-        assert all(part.strip() for part in whole)
-        assert not [query for query in probes if any(query in part for part in whole)], name
+    found = texts(name, material)
+    assert found
+    whole = [text.context + text.text for text in found]
+    assert all(part.strip() for part in whole)
+    assert not [query for query in probes if any(query in part for part in whole)], name
 
 
 def test_target_questions_come_bare_instructed_and_in_think_mode(material):
