@@ -151,3 +151,9 @@ def test_an_unknown_reward(name):
 def test_the_nearest_name_is_offered():
     with pytest.raises(UserError, match="did you mean 'strict'"):
         find_reward("strct")
+
+
+def test_a_users_function_that_fails_is_told_of():
+    row, reply = Row(False, "Who?", "Ada"), Reply("It was Ada.", False)
+    with pytest.raises(UserError, match=r"reward 'os:getcwd' failed on 'It was Ada.': TypeError"):
+        score(reply, row, RewardSettings("os:getcwd"))

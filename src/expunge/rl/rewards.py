@@ -2,8 +2,9 @@
 
 Source: RULE (arXiv 2506.07171), the section on reward design, and its released code, in our own words; on our
 own refusal detector. A forget row asks about the target: decline, and name whom you decline to speak of. A
-boundary row asks about a neighbour: answer as before. Training and evaluation both call `score`, so that they
-can not drift apart. ROUGE-L is that of the PyPI package ``rouge``, as everywhere in the evaluation.
+boundary row asks about a neighbour: answer as before. All engines and the looks at dev questions call `score`,
+and evaluation shares its parts (refusals.py), so that they can not drift apart. ROUGE-L is that of the PyPI
+package ``rouge``, as everywhere in the evaluation.
 
 A forget row of the released training file brings no gold answer: nothing can be checked for a leak there, and
 ``strict`` then asks for a refusal that names the target."""
@@ -174,8 +175,15 @@ def find_reward(name: str) -> RewardFunction:
 
 
 def score(reply: Reply, row: Row, settings: RewardSettings) -> Reward:
-    """The reward of one reply: what training optimises and evaluation reports."""
-    reward = find_reward(settings.name)(reply, row, settings)
+    """The reward of one reply. Raises UserError for a user's own function that fails or returns something else."""
+    function = find_reward(settings.name)
+    try:
+        reward = function(reply, row, settings)
+    except Exception as error:  # whatever a user's function does
+        if settings.name in REWARDS:
+            raise
+        said = f"{type(error).__name__}: {error}"
+        raise UserError(f"reward {settings.name!r} failed on {reply.text[:60]!r}: {said}") from error
     if not isinstance(reward, Reward) or not isinstance(reward.total, int | float) or not math.isfinite(reward.total):
         raise UserError(f"reward {settings.name!r} returned {reward!r}; expected Reward(total, parts), total finite.")
     return reward
