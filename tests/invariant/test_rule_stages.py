@@ -211,7 +211,10 @@ def test_misdirection_then_rule(rule, tmp_path):
         ({"unlearn": [{**STEERING, "templates": "gone.txt"}]}, r"gone\.txt"),
         ({"unlearn": [{**BOUNDARY, "rl": {**RL, "first_block": 9}}]}, "block 9"),
         ({"questions": {"rows": "gone.jsonl"}}, r"gone\.jsonl"),
-        ({"questions": {"rows": None}}, "rows of questions leave none for choosing; at least 40 are needed"),
+        (
+            {"questions": {"rows": None}},
+            "rows of questions leave none of both sides for choosing.*at least 40 rows are needed",
+        ),
     ],
 )
 def test_bad_input_is_answered_before_anything_is_taught(rule, tmp_path, change, told):
