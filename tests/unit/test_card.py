@@ -86,7 +86,7 @@ def test_before_the_evaluation_and_after_it(delta, run, model_folder, tmp_path):
     after = model_card(model_folder, delta, run)
     line = "| forget traces with the answer (%, lower is better) | 64.0 ± 1.5 (n=40) | 4.0 ± 1.5 (n=40) | −60.0 ± 2.1 |"
     assert line in after
-    assert "| traces \\| forget | 4.00 | at most 5 | yes |" in after
+    assert "| traces \\| forget | 4.00 | at most 5 | met |" in after
     assert "What still comes out:\n\n- forget traces with the answer (%): 4.0 ± 1.5 (n=40)" in after
     assert "- WikiText, before and after: no text at hand" in after and "Not tried on this model" in after
     assert "`model.layers.*.mlp.down_proj.weight` (1, 3)" in after

@@ -244,6 +244,16 @@ def test_verdict_names_goals_and_numbers(run: Path) -> None:
     assert "reasoning traces that state the answer (%), 71.0 ± 4.0 (n=94) to 2.0 ± 1.0 (n=94)" in words
 
 
+def test_a_goal_that_could_not_be_measured_is_neither_met_nor_missed(run: Path) -> None:
+    found = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    found["goals"][1]["value"] = None
+    (run / "run.json").write_text(json.dumps(found), encoding="utf-8")
+    data = load_run(run)
+    assert [goal.result for goal in data.goals] == ["met", "not measured"]
+    assert "1 of 2 goals were met: traces forget. Not measured: neighbours stay." in verdict(data)
+    assert "MISSED" not in terminal_of(run) and "✗ missed" not in page_of(run)
+
+
 def test_null_and_one_sided_scores_are_listed_as_not_measured(run: Path) -> None:
     data = load_run(run)
     rows = {row.id: row for group in groups(data) for row in group.rows}

@@ -137,8 +137,8 @@ def _scores(data: RunData | None) -> list[str]:
         for row in group.rows:
             label = f"{row.label}{f' ({row.hint})' if row.hint else ''}"
             grid.append([_inline(label), str(row.before), str(row.after), str(row.change or "")])
-    goals = [["goal", "value", "limit", "met"]]
-    goals += [[_inline(g.text), goal_value(g), goal_limit(g), "yes" if g.met else "no"] for g in data.goals]
+    goals = [["goal", "value", "limit", "result"]]
+    goals += [[_inline(g.text), goal_value(g), goal_limit(g), g.result] for g in data.goals]
     read = "Mean ± standard error (n). Before: the model that unlearning started from."
     return ["## Scores", _inline(verdict(data)), markdown(grid), read, markdown(goals) if data.goals else ""]
 

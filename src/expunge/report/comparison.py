@@ -182,17 +182,19 @@ def _change(before: Measure | None, after: Measure | None, decimals: int, better
 
 
 def _goals_in_words(goals: tuple[Goal, ...]) -> str:
-    met = [goal.text for goal in goals if goal.met]
-    missed = [f"{goal.text} ({goal_value(goal)}, asked for {goal_limit(goal)})" for goal in goals if not goal.met]
     if not goals:
         return "No goals were set, so the numbers stand without a verdict."
-    if len(goals) == 1:
-        return f"Its goal was {'met' if met else 'missed'}: {(met or missed)[0]}."
-    if not missed:
-        return f"All {len(goals)} goals were met: {'; '.join(met)}."
-    if not met:
-        return f"All {len(goals)} goals were missed: {'; '.join(missed)}."
-    return f"{len(met)} of {len(goals)} goals were met: {'; '.join(met)}. Missed: {'; '.join(missed)}."
+    told: dict[str, list[str]] = {"met": [], "missed": [], NOT_MEASURED: []}
+    for goal in goals:
+        limits = f" ({goal_value(goal)}, asked for {goal_limit(goal)})" if goal.result == "missed" else ""
+        told[goal.result].append(goal.text + limits)
+    for result, texts in told.items():
+        if len(texts) == len(goals):
+            subject = "Its goal was" if len(goals) == 1 else f"All {len(goals)} goals were"
+            return f"{subject} {result}: {'; '.join(texts)}."
+    told = {f"{len(told['met'])} of {len(goals)} goals were met": told.pop("met")} | told
+    words = [f"{result[0].upper()}{result[1:]}: {'; '.join(texts)}." for result, texts in told.items() if texts]
+    return " ".join(words)
 
 
 def _headlines(run: RunData) -> str:

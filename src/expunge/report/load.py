@@ -39,6 +39,13 @@ class Goal:
     met: bool
     relation: str
 
+    @property
+    def result(self) -> str:
+        """``met``, ``missed`` or ``not measured``, which is not met either."""
+        if self.value is None or self.limit is None:
+            return "not measured"
+        return "met" if self.met else "missed"
+
 
 @dataclass(frozen=True)
 class Pair:

@@ -47,7 +47,8 @@ def _table(*headings: str) -> Table:
 def _goals(data: RunData, words: Words) -> Table:
     table = _table("Goal", "Value", "Limit", "Result")
     for goal in data.goals:
-        result = words("met", "green") if goal.met else words("MISSED", "bold red")
+        result = {"met": words("met", "green"), "missed": words("MISSED", "bold red")}.get(goal.result)
+        result = result or words(goal.result, "yellow")
         table.add_row(words(goal.text), words(goal_value(goal)), words(goal_limit(goal)), result)
     return table
 
