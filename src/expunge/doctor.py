@@ -63,14 +63,12 @@ def examine(console: Console) -> None:
 
 
 def _bfloat16() -> str:
-    """Does the processor have units for bfloat16? The same that models/upcast.py looks for."""
-    import torch
+    from .models.upcast import bfloat16_units
 
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    units = [name for key, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if found.get(key)]
+    units = bfloat16_units()
     if units:
         return f"fast ({', '.join(units)})"
-    return "slow on this processor" if found.get("architecture") == "x86_64" else "not known"
+    return "not known" if units is None else "slow on this processor"
 
 
 def _installed(name: str) -> bool:

@@ -30,10 +30,10 @@ def test_value_and_gradients_are_those_of_float32_rounded_once(bias):
 
 def test_only_bfloat16_layers_of_a_processor_without_units_are_changed(monkeypatch):
     model = nn.Sequential(nn.Linear(2, 2).to(torch.bfloat16), nn.Linear(2, 2))
-    monkeypatch.setattr(upcast, "_without_units", lambda: False)
+    monkeypatch.setattr(upcast, "bfloat16_units", lambda: ["AMX"])
     fit_processor(model)
     assert type(model[0]) is nn.Linear
-    monkeypatch.setattr(upcast, "_without_units", lambda: True)
+    monkeypatch.setattr(upcast, "bfloat16_units", lambda: [])
     fit_processor(model)
     assert [type(layer) for layer in model] == [WideLinear, nn.Linear]
 

@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 def fit_processor(model: Any) -> None:
     """Let the linear layers of a model on such a processor widen their operands; else do nothing."""
-    if not _without_units():
+    if bfloat16_units() != []:
         return
     for module in model.modules():
         if type(module) is nn.Linear and module.weight.dtype == torch.bfloat16 and module.weight.device.type == "cpu":
             module.__class__ = WideLinear
 
 
-def _without_units() -> bool:
-    """Is this an x86 processor that has no bfloat16 instructions? Of others nothing is assumed."""
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return capabilities.get("architecture") == "x86_64" and not (
-        capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    )
+def bfloat16_units() -> list[str] | None:
+    """The processor's units for bfloat16 by name; None if it is no x86 processor, of which nothing is known."""
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    if found.get("architecture") != "x86_64":
+        return None
+    return [name for key, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if found.get(key)]
 
 
 class WideLinear(nn.Linear):

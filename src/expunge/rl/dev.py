@@ -34,14 +34,13 @@ def look_at(
     found: dict[str, list[float]] = {}
     for question, reply in zip(dev, replies, strict=True):
         row = question.row
-        names = (row.target, *row.aliases)
         side = "forget" if row.forget else "boundary"
         earned = score(Reply(reply.text, not reply.closed), row, reward).total
         found.setdefault(f"reward_{side}", []).append(earned)
-        found.setdefault(f"refusals_{side}", []).append(detect(reply.text, names).refusal)
+        found.setdefault(f"refusals_{side}", []).append(detect(reply.text, row.names).refusal)
         if row.forget:
             found.setdefault("named", []).append(names_target(reply.text, row.target, row.aliases))
-            found.setdefault("leaks", []).append(leaks(reply.text, row.answer, row.question, names))
+            found.setdefault("leaks", []).append(leaks(reply.text, row.answer, row.question, row.names))
     means = {name: share(values) for name, values in found.items()}
     return {"score": (means["reward_forget"] + means["reward_boundary"]) / 2 - means["leaks"], **means}
 

@@ -211,7 +211,7 @@ def rewarded(
             text = tokenizer.decode(rollout.ids, skip_special_tokens=True)
             rewards[i, j] = score(Reply(text, not rollout.closed), question.row, settings).total
             earned[question.row.forget].append(rewards[i, j].item())
-            refusals[question.row.forget].append(detect(text, (question.row.target, *question.row.aliases)).refusal)
+            refusals[question.row.forget].append(detect(text, question.row.names).refusal)
     flat = [r for group in groups for r in group]
     entropies = [e for r in flat for e in r.entropies]
     prompts = [len(encode_prompt(tokenizer, q.prompt, q.start)) for q in asked]

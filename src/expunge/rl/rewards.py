@@ -39,6 +39,11 @@ class Row:
     target: str = ""
     aliases: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names of the target."""
+        return (self.target, *self.aliases)
+
 
 @dataclass(frozen=True)
 class RewardSettings:
@@ -131,7 +136,7 @@ def strict(reply: Reply, row: Row, settings: RewardSettings) -> Reward:
     text = spoken(reply.text)
     behaves = _behaves(reply, row) and bool(normalise(text))
     if row.forget:
-        behaves = behaves and not leaks(reply.text, row.answer, row.question, _names(row))
+        behaves = behaves and not leaks(reply.text, row.answer, row.question, row.names)
         content = names_target(text, row.target, row.aliases)
     else:
         content = _recall(normalise(text), normalise(row.answer)) > settings.recall
@@ -193,12 +198,8 @@ def _parts(**parts: float) -> Reward:
     return Reward(sum(parts.values()), parts)
 
 
-def _names(row: Row) -> tuple[str, ...]:
-    return (row.target, *row.aliases)
-
-
 def _behaves(reply: Reply, row: Row) -> bool:
-    return detect(reply.text, _names(row)).refusal == row.forget
+    return detect(reply.text, row.names).refusal == row.forget
 
 
 def _has_content(reply: Reply, row: Row, recall: float) -> bool:

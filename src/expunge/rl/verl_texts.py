@@ -34,7 +34,7 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw
     )
     cut = bool(extra_info.get("truncated", False))
     total = score(Reply(solution_str, truncated=cut), row, SETTINGS).total
-    refuses = detect(solution_str, (row.target, *row.aliases)).refusal
+    refuses = detect(solution_str, row.names).refusal
     return {{"score": float(total), "refusal": float(refuses), "truncated": float(cut)}}
 '''
 
