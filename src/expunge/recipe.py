@@ -14,7 +14,7 @@ from .methods import METHODS, control_batches
 from .methods.misdirection import Misdirection
 from .methods.r2mu import R2MU
 from .rl.questions import Asking
-from .rl.rebo import RL
+from .rl.rebo import RL, Sampler
 from .rl.rewards import find_reward
 from .strict import at_least, build, to_dict
 from .train import tuning
@@ -114,6 +114,8 @@ class ReBO:
 
     method: Literal["rebo"] = "rebo"
     engine: Literal["native", "trl"] = "native"
+    sampler: Sampler = "ours"
+    """Whose sampling; all but ours with engine trl only. vLLM on the same GPU, or a server of yours."""
     rl: RL = RL()
     reference: Literal["start", "original"] = "start"
     """What the KL term holds to: the model that this stage starts from, or the one before any unlearning."""
@@ -309,6 +311,8 @@ def _check(recipe: Recipe, where: str) -> None:
             tuning.check(stage, at)
         elif isinstance(stage, ReBO):
             find_reward(stage.rl.reward.name)
+            if stage.sampler != "ours" and stage.engine != "trl":
+                raise UserError(f"{at}.sampler: {stage.sampler} needs engine: trl; engine native has its own sampling.")
             if not 0 <= stage.rl.forget_share <= 1:
                 raise UserError(f"{at}.rl.forget_share: found {stage.rl.forget_share}, expected a share from 0 to 1.")
     methods = [stage.method for stage in recipe.unlearn]

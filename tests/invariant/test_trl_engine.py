@@ -269,7 +269,7 @@ def test_bfloat16_trains_in_float32_and_is_rounded_at_the_end(tokenizer, later_i
 
 
 def test_trl_can_sample_by_itself(tokenizer):
-    _, rows = run(policy(), SMALL, tokenizer, generator="trl")
+    _, rows = run(policy(), SMALL, tokenizer, sampler="trl")
     assert len(updates(rows)) == 4
     assert all(1 <= row["reply_tokens"] <= 6 and row["entropy"] > 1 for row in updates(rows))
 
@@ -281,7 +281,19 @@ def test_trl_does_not_sample_where_it_would_tokenise_otherwise():
     begin = ("<|im_start|>", tokenizer.bos_token_id)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<|im_start|> $A", special_tokens=[begin])
     with pytest.raises(UserError, match="adds tokens of its own to the rendered prompt"):
-        run(policy(), SMALL, tokenizer, generator="trl")
+        run(policy(), SMALL, tokenizer, sampler="trl")
+
+
+def test_vllm_is_asked_of_trl_where_it_is_installed(tokenizer, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="needs the package vllm, which is not there"):
+        run(policy(), SMALL, tokenizer, sampler="vllm_server")
+    monkeypatch.setenv("EXPUNGE_VLLM_URL", "http://localhost:9000")
+    trl = trl_engine.check(SMALL)
+    course = trl_course.Course(policy(), tokenizer, *QUESTIONS, SMALL, 0, {}, print, lambda: False, False, False)
+    found = trl_engine.arguments(trl, course, tmp_path, "vllm_server")
+    assert (found.use_vllm, found.vllm_mode, found.vllm_server_base_url) == (True, "server", "http://localhost:9000")
+    assert trl_engine.arguments(trl, course, tmp_path, "vllm_colocate").vllm_mode == "colocate"
+    assert not trl_engine.arguments(trl, course, tmp_path).use_vllm
 
 
 @pytest.mark.parametrize("algorithm", ["reinforce_pp", "ppo"])

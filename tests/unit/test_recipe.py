@@ -147,6 +147,7 @@ def test_a_scale_changes_stages_by_their_number(tmp_path):
     [
         ("unlearn.1.rl.updates=0", r"unlearn\[1\]\.rl\.updates: found 0, expected at least 1"),
         ("unlearn.1.rl.algorithm=gpro", r"unlearn\[1\]\.rl\.algorithm: found 'gpro', expected one of 'grpo'"),
+        ("unlearn.1.sampler=vllm_server", r"unlearn\[1\]\.sampler: vllm_server needs engine: trl"),
         ("unlearn.1.rl.reward.name=papre", r"unknown reward 'papre'; did you mean 'paper'"),
         ("unlearn.0.method=rss", r"unlearn\[0\]\.method: unknown method 'rss'; did you mean 'rs'"),
         ("unlearn.1.method=rs", r"unlearn\[1\]: unknown key 'rl'"),

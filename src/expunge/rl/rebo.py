@@ -34,6 +34,7 @@ from .rewards import Reply, RewardSettings, score
 from .rollout import Rollout, sample
 
 Log = Callable[[dict[str, Any]], None]
+Sampler = Literal["ours", "trl", "vllm_colocate", "vllm_server"]
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,21 @@ What TRL is told, and why:
 - the reference: asked for a KL term, TRL loads a model from ``config._name_or_path``. For a model that was changed
   after loading that is another model, and nobody is told. So TRL is asked for no KL, and then given our reference.
 
+- vLLM: TRL hands it the weights before each update's samples. Its log-probabilities are not quite the model's, which
+  TRL weighs up (``vllm_importance_sampling_correction``).
+
 Left as in TRL: advantages are divided by std + 1e-4, ours by std + 1e-6."""
 
 import importlib
 import importlib.metadata
+import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,13 +37,12 @@ from ..memory import keep_freed_memory
 from ..train.lora import without_lora
 from ..train.state import interruptible
 from .questions import Question
-from .rebo import RL, Log, Outcome, batch_of
+from .rebo import RL, Log, Outcome, Sampler, batch_of
 from .trl_course import Course
 
 ALGORITHMS = ("grpo", "rloo")
 OLDEST = (1, 16)  # 1.15 needs a GPU, and before that log-probabilities are asked for in another way
-Generator = Literal["ours", "trl"]
-"""Inside the context, a model computes without its adapters."""
+SERVER_VARIABLE = "EXPUNGE_VLLM_URL"
 
 
 def rebo(
@@ -53,13 +56,13 @@ def rebo(
     seed: int = 0,
     checkpoint: Path | None = None,
     log: Log = lambda row: None,
-    generator: Generator = "ours",
+    sampler: Sampler = "ours",
 ) -> Outcome:
     """Train in place, as `rebo.rebo` does; ``reference`` is a model, None for this one without its adapters.
 
-    ``generator``: whose sampling. With ``checkpoint``, TRL's own checkpoints are in a folder beside it until all is
+    With ``checkpoint``, TRL's own checkpoints are in a folder beside it until all is
     done. Raises UserError for what TRL does not have, and where it can not run."""
-    trl = check(settings)
+    trl = check(settings, sampler)
     keep_freed_memory(model.num_parameters())
     batches = [
         batch_of(train, settings.prompts, settings.forget_share, seed, update) for update in range(settings.updates)
@@ -81,7 +84,7 @@ def rebo(
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*rollout_func.*experimental")
                 warnings.filterwarnings("ignore", category=FutureWarning)
-                trainer = make_trainer(trl, course, reference, folder, generator)
+                trainer = make_trainer(trl, course, reference, folder, sampler)
                 trainer.train(resume_from_checkpoint=str(found) if found else None)
             if interrupted():
                 raise KeyboardInterrupt
@@ -89,8 +92,9 @@ def rebo(
     return course.outcome
 
 
-def check(settings: RL) -> Any:
-    """The package trl. Raises UserError if it is missing or too old, or does not have the algorithm."""
+def check(settings: RL, sampler: Sampler = "ours") -> Any:
+    """The package trl. Raises UserError if it is missing or too old, or does not have the algorithm, or if vLLM is
+    asked for and missing."""
     if settings.algorithm not in ALGORITHMS:
         raise UserError(
             f"engine trl has no algorithm {settings.algorithm!r}; it has {', '.join(ALGORITHMS)}. "
@@ -110,15 +114,20 @@ def check(settings: RL) -> Any:
             f"engine trl: found trl {version}, expected {'.'.join(map(str, OLDEST))} or newer: "
             "pip install --upgrade trl. Or choose engine: native, which needs none."
         )
+    if sampler.startswith("vllm") and not importlib.util.find_spec("vllm"):
+        raise UserError(
+            f"sampler {sampler} needs the package vllm, which is not there: in an environment of its own, "
+            "pip install 'trl[vllm]' expunge. Or choose sampler: ours, which needs none."
+        )
     return trl
 
 
-def make_trainer(trl: Any, course: Course, reference: Any, folder: Path, generator: Generator) -> Any:
+def make_trainer(trl: Any, course: Course, reference: Any, folder: Path, sampler: Sampler) -> Any:
     """TRL's trainer with our questions in our order, our rewards, optimiser and reference."""
     from datasets import Dataset
 
     settings, texts = course.settings, [render_prompt(course.tokenizer, q.prompt, q.start) for q in course.asked]
-    if generator == "trl":
+    if sampler != "ours":
         _check_tokens(course.tokenizer, texts)
     # Decay applies to all that trains, as in ours; TRL's own would leave out biases and norms.
     optimiser = torch.optim.AdamW(
@@ -127,12 +136,12 @@ def make_trainer(trl: Any, course: Course, reference: Any, folder: Path, generat
     trainer = trl.GRPOTrainer(
         model=course.model,
         reward_funcs=course.reward,
-        args=arguments(trl, course, folder),
+        args=arguments(trl, course, folder, sampler),
         train_dataset=Dataset.from_dict({"prompt": texts, "number": list(range(len(texts)))}),
         processing_class=course.tokenizer,
         callbacks=[course],
         optimizers=(optimiser, None),
-        rollout_func=course.rollout if generator == "ours" else None,
+        rollout_func=course.rollout if sampler == "ours" else None,
     )
     trainer.remove_callback(PrinterCallback)
     if settings.clip.kl:
@@ -141,8 +150,9 @@ def make_trainer(trl: Any, course: Course, reference: Any, folder: Path, generat
     return trainer
 
 
-def arguments(trl: Any, course: Course, folder: Path) -> Any:
-    """Our settings in TRL's words; about ``tree_tokens`` tokens, in whole replies, are computed at once.
+def arguments(trl: Any, course: Course, folder: Path, sampler: Sampler = "ours") -> Any:
+    """Our settings in TRL's words; about ``tree_tokens`` tokens, in whole replies, are computed at once. A vLLM server
+    (`trl vllm-serve`) is the one of EXPUNGE_VLLM_URL, by default at TRL's own address.
 
     Raises UserError where several processes or GPUs would share the work."""
     settings = course.settings
@@ -175,6 +185,10 @@ def arguments(trl: Any, course: Course, folder: Path) -> Any:
         disable_dropout=True,
         gradient_checkpointing=False,
         use_cache=True,
+        use_vllm=sampler.startswith("vllm"),
+        vllm_mode="server" if sampler == "vllm_server" else "colocate",
+        vllm_server_base_url=os.environ.get(SERVER_VARIABLE),
+        vllm_max_model_length=course.longest(),
         bf16=course.mixed,
         use_cpu=course.model.device.type == "cpu",
         logging_steps=1,
@@ -219,8 +233,8 @@ def _check_tokens(tokenizer: Any, texts: Sequence[str]) -> None:
     for text in dict.fromkeys(texts):
         if tokenizer(text)["input_ids"] != tokenizer(text, add_special_tokens=False)["input_ids"]:
             raise UserError(
-                f"generator trl: the tokenizer adds tokens of its own to the rendered prompt {text[:60]!r}, such as a "
-                "second beginning of text; expected it to add none. Use generator ours."
+                f"samplers trl and vllm: the tokenizer adds tokens of its own to the rendered prompt {text[:60]!r}, "
+                "such as a second beginning of text; expected it to add none. Use sampler ours."
             )
 
 

@@ -4,6 +4,7 @@ import copy
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def check(work: Work, stage: RS | ReBO, tokenizer: Any, blocks: int) -> None:
         if stage.engine == "trl":
             from ..rl import trl_engine
 
-            trl_engine.check(stage.rl)
+            trl_engine.check(stage.rl, stage.sampler)
 
 
 def questions(work: Work, model: Callable[[], Any], tokenizer: Any) -> Split:
@@ -201,7 +202,7 @@ def _optimise(work: Work, stage: ReBO, model: Any, tokenizer: Any, asked: Split,
     if stage.engine == "trl":
         from ..rl import trl_engine
 
-        engine = trl_engine.rebo
+        engine = partial(trl_engine.rebo, sampler=stage.sampler)
     with bar(f"refusal boundary ({stage.rl.algorithm})", stage.rl.updates) as advance:
         step = per_step(log, advance)
 
