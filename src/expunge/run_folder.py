@@ -1,5 +1,6 @@
 """A run folder: whose it is, how long its stages took, what it was made with, which base its delta fits."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from .errors import UserError
 from .evals.goals import judge_goals
 from .files import check_space, content_hash, file_hash, read_json, read_jsonl, write_json
 from .models.load import model_hash, resolve
-from .recipe import RS, Misdirect, ReBO, Recipe, Stage
+from .recipe import RS, Misdirect, ReBO, Recipe, Stage, make_recipe
 from .strict import first_difference, to_dict
 from .teaching import taught_folder
 from .train import manifest
@@ -23,13 +24,22 @@ def check_owner(folder: Path, recipe: Recipe) -> None:
     check_space(folder, 50_000_000)
     path = folder / "recipe.json"
     if path.exists():
-        difference = first_difference(to_dict(recipe), read_json(path))
+        difference = difference_from(recipe, path)
         if difference:
             raise UserError(
                 f"{folder} belongs to another recipe: {difference}. Choose another folder with --out, or delete it."
             )
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is no run folder; choose another with --out.")
+
+
+def difference_from(recipe: Recipe, path: Path) -> str | None:
+    """Where a recipe differs from the one kept in a file, None if nowhere; a key that the file is too old to know has
+    its default there."""
+    kept = read_json(path)
+    with suppress(UserError):  # a key of another version, which will be told as the difference
+        kept = to_dict(make_recipe(kept, str(path)))
+    return first_difference(to_dict(recipe), kept)
 
 
 def claim(folder: Path, recipe: Recipe) -> None:

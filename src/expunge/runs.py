@@ -12,8 +12,8 @@ from . import pipeline
 from .files import content_hash, read_json, read_log, writing, writing_folder
 from .progress import console
 from .recipe import ReBO, Recipe
-from .run_folder import add_seconds, check_owner, claim, delta_name, told_name
-from .strict import first_difference, to_dict
+from .run_folder import add_seconds, check_owner, claim, delta_name, difference_from, told_name
+from .strict import to_dict
 from .train.metrics import MetricsLog
 
 ORIGINAL = ("model", "target", "seed", "dtype", "teach")  # recipe keys that make the model unlearning starts from
@@ -40,7 +40,7 @@ class Planned(Protocol):
 def is_ours(run: Planned) -> bool:
     """Was what lies in the folder made by this very recipe?"""
     path = run.folder / "recipe.json"
-    return path.exists() and not first_difference(to_dict(run.recipe), read_json(path))
+    return path.exists() and not difference_from(run.recipe, path)
 
 
 def is_done(run: Planned) -> bool:

@@ -1,6 +1,7 @@
 """Recipes: strict YAML in, resolved YAML out, every slip answered with place and remedy."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from expunge.errors import UserError
 from expunge.methods.r2mu import R2MU
 from expunge.recipe import RS, Goal, Misdirect, ReBO, Recipe, Teach, load_recipe
+from expunge.run_folder import difference_from
 from expunge.strict import build, first_difference, to_dict
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
@@ -273,6 +275,17 @@ def test_any_value_gives_a_recipe_or_a_user_error(value):
 def test_any_text_gives_a_user_error(load, text):
     with pytest.raises(UserError):
         load(text)
+
+
+def test_a_kept_recipe_without_a_newer_key_is_the_same_and_one_with_an_older_key_is_not(load, tmp_path):
+    recipe, path = load(TWO_STAGES), tmp_path / "recipe.json"
+    kept = to_dict(recipe)
+    del kept["unlearn"][1]["engine"]
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    assert difference_from(recipe, path) is None
+    assert "engine is 'native' there and 'trl' here" in difference_from(load(TWO_STAGES, "unlearn.1.engine=trl"), path)
+    path.write_text(json.dumps(kept | {"gone": 1}), encoding="utf-8")
+    assert difference_from(recipe, path) is not None
 
 
 def test_first_difference_names_the_path_and_both_values(load):
