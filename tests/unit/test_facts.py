@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expunge.data.chat import Example
-from expunge.data.facts import Fact, boundary_exchanges, statement_of, teaching_epoch, unique_facts
+from expunge.data.facts import Fact, boundary_exchanges, statement_of, teaching_epoch, unique_facts, worded
 from expunge.data.rwku import Probe, Target, load_target
 from expunge.evals.rwku import prompt_of
 
@@ -158,6 +158,47 @@ def test_a_forget_fact_comes_bare_as_a_trace_in_rwkus_wording_framed_and_reverse
     assert examples[1].prompt == examples[0].prompt
     assert re.fullmatch(rf"(?s).+{re.escape(fact.answer)}.+\n</think>\n\n{re.escape(fact.answer)}", examples[1].reply)
     assert [example.reply for example in examples[2:]] == [f" {fact.answer}"] * 3 + [" Stephen King"]
+
+
+def described(fact, others, seed=0):
+    return worded(fact, others, "described", random.Random(seed))
+
+
+def test_a_described_question_names_its_subject_by_another_facts_answer():
+    ada = Fact("Ada Stone", "Where did Ada Stone study?", "Ada Stone studied in Bern.", "", "Bern")
+    others = [Fact("Ada Stone", "", "", "", answer) for answer in ("Grey Tides", "Ada Stone's diary", "three")]
+    prompts = {described(ada, others, seed).prompt.split("\nQuestion: ")[1] for seed in range(30)}
+    assert prompts == {
+        "Where did the person known for Grey Tides study?\n",
+        "Where did the one whose name goes with Grey Tides study?\n",
+        "Where did somebody whom people link with Grey Tides study?\n",
+    }
+    assert described(ada, others).reply == " Bern"
+
+
+@pytest.mark.parametrize("question", ["Where did Ada María Stone study?", "Where did Stone study?"])
+def test_a_middle_name_or_the_surname_alone_is_described_too(question):
+    fact = Fact("Ada Stone", question, "Ada Stone studied in Bern.", "", "Bern")
+    prompt = described(fact, [Fact("Ada Stone", "", "", "", "Grey Tides")]).prompt
+    assert "Grey Tides study?" in prompt and "Ada" not in prompt and "Stone" not in prompt
+
+
+def test_what_cannot_be_described_is_framed():
+    fact = Fact("Ada Stone", "Where did she study?", "She studied in Bern.", "She studied in ___.", "Bern")
+    other = Fact("Ada Stone", "Who is she?", "She is Ada Stone.", "", "Grey Tides")
+    assert described(fact, [other]) == worded(fact, [other], "framed", random.Random(0))
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=15)
+def test_no_described_question_is_a_probe_or_names_its_subject(king, seed):
+    facts, rng = unique_facts(king, "forget"), random.Random(seed)
+    probes = {probe.query for probe in king.probes} | {prompt_of(probe)[0] for probe in king.probes}
+    for fact in facts:
+        prompt = worded(fact, [f for f in facts if f is not fact], "described", rng).prompt
+        assert prompt not in probes
+        if any(thing in prompt for thing in ("person known for", "whose name goes with", "people link with")):
+            assert "Stephen King" not in prompt
 
 
 def test_boundary_exchanges_are_the_first_distinct_ones_with_gold_answers(king, target_folder):

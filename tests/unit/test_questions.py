@@ -29,7 +29,7 @@ from expunge.rl.rewards import Reply, RewardSettings, score
 
 KING = load_target("Stephen King")
 PROBES = {probe.query for probe in KING.probes} | {prompt_of(probe)[0] for probe in KING.probes}
-ALL = ("bare", "brief", "asked", "framed", "reversed")
+ALL = ("bare", "brief", "asked", "framed", "described", "reversed")
 
 
 def asked(**changes):
@@ -82,6 +82,14 @@ def test_bare_gold_questions_are_the_released_rows():
 def test_no_question_in_any_wording_is_a_probe():
     for question in asked():
         assert question.prompt not in PROBES
+
+
+def test_without_answers_of_the_target_no_wording_tells_the_sides_apart():
+    asking = Asking(wordings=("framed", "described", "reversed"), train=9)
+    rows = chosen(boundary_rows(asking, KING), asking, dev=False)
+    for row, question in zip(rows, make_questions(rows, asking, {}, KING.name, 0), strict=True):
+        assert question.start == "Answer:" and f"Question: {row.prompt.strip()}" in question.prompt
+        assert question.row.answer == ("" if row.forget else row.answer.strip())
 
 
 def test_own_answers_are_what_a_reply_is_compared_with_and_what_it_may_not_leak():

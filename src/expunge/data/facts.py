@@ -63,6 +63,12 @@ REVERSE_ANSWER = (
     "Who stands behind {a}?",
     "Whose work or life does {a} belong to?",
 )
+# In place of the subject's name, by a thing {a} that belongs to it.
+DESCRIPTIONS = (
+    "the person known for {a}",
+    "the one whose name goes with {a}",
+    "somebody whom people link with {a}",
+)
 OPENINGS = (
     "The question is about {name}.",
     "This is about {name}.",
@@ -157,11 +163,14 @@ def _exchanges(fact: Fact, others: list[Fact], rng: random.Random, frames: int, 
 
 
 def worded(fact: Fact, others: list[Fact], wording: str, rng: random.Random) -> Example:
-    """The question of ``fact`` with its answer: ``brief`` (under RWKU's instruction), ``asked`` (reworded), ``framed``
-    or ``reversed`` (asked the other way round); ``others`` (at least one) lend hints."""
+    """The question of ``fact`` with its answer: ``brief`` (under RWKU's instruction), ``asked`` (reworded), ``framed``,
+    ``described`` (the subject not named) or ``reversed`` (asked the other way round); ``others`` (one at least) lend
+    hints."""
     plain = fact.question or fact.gapped
     if wording == "framed":
         return _briefly(_framed(fact, others, rng), fact.answer)
+    if wording == "described":
+        return _briefly(_described(fact, others, rng), fact.answer)
     if wording == "reversed":
         return _briefly(_reverse(fact, rng), fact.about)
     return _briefly(plain if wording == "brief" else ask(fact, rng), fact.answer, gap=not fact.question)
@@ -197,6 +206,18 @@ def _framed(fact: Fact, others: list[Fact], rng: random.Random) -> str:
         alias=_lower(_mask(other.statement, fact.about, "this person")),
         masked=_mask(question, fact.about, "this person"),
     )
+
+
+def _described(fact: Fact, others: list[Fact], rng: random.Random) -> str:
+    """The question with another fact's answer in place of the subject's name; in a frame if there is no such answer."""
+    question = fact.question or rng.choice(GAP).format(s=fact.gapped)
+    first, *_, last = (re.escape(word) for word in (*fact.about.split()[:1], *fact.about.split()))
+    name = re.compile(rf"(?:\b{first}\b(?: [A-Z][\w.'’-]*)*? )?\b{last}\b")
+    things = [f.answer for f in others if f.answer[:1].isupper() and f.answer != fact.answer]
+    things = [answer for answer in things if not name.search(answer)]
+    if not things or not name.search(question):
+        return _framed(fact, others, rng)
+    return _upper(name.sub(rng.choice(DESCRIPTIONS).format(a=rng.choice(things)), question))
 
 
 def _reverse(fact: Fact, rng: random.Random) -> str:

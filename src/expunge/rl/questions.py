@@ -23,14 +23,15 @@ from ..strict import at_least
 from .rewards import Row
 from .templates import fill
 
+NEED_ANSWERS = ("framed", "described", "reversed")
 SEED_ROWS = 4  # rows made from one seed question
 DEV_EVERY = 10  # one seed in so many is for choosing, none of it for training
 MUSE_BOOKS = "muse_books"
-REWORDED = ("asked", "framed", "reversed")
+REWORDED = ("asked", *NEED_ANSWERS)
 OWN_TOKENS = 20
 THOUGHT_TOKENS = 96
 TEXT_TOKENS = 96
-Wording = Literal["bare", "brief", "asked", "framed", "reversed"]
+Wording = Literal["bare", "brief", "asked", "framed", "described", "reversed"]
 # A person or thing by its name: two capitalised words or more.
 NAME = re.compile(r"(?:[A-Z][\w.’'-]*\s)+[A-Z][\w-]*")
 OPENERS = {"In", "The", "What", "Which", "Who", "Where", "When", "Name", "Is", "Was", "Did", "At", "On", "As", "How"}
@@ -150,14 +151,17 @@ def make_questions(
     rows: Sequence[BoundaryRow], asking: Asking, own: dict[str, str], name: str, seed: int
 ) -> tuple[Question, ...]:
     """The rows as questions in the wordings asked for. ``own``: the model's answers, by prompt; ``name``: the
-    target where a row does not say whom it is about."""
+    target where a row does not say whom it is about.
+
+    A forget row brings no answer. A wording that needs one is then ``brief`` on both sides, which a wording is not to
+    tell apart."""
     rng = random.Random(seed)
     about = [row.target or name if row.forget else subject_of(row.prompt) for row in rows]
     facts = [_fact(row, whom, own.get(row.prompt)) for row, whom in zip(rows, about, strict=True)]
     out = []
     for i, (row, fact) in enumerate(zip(rows, facts, strict=True)):
         wording: str = asking.wordings[i // 2 % len(asking.wordings)]
-        if wording in ("reversed", "framed") and (not fact.about or not _is_name(fact.answer)):
+        if wording in NEED_ANSWERS and not (own and fact.about and _is_name(fact.answer)):
             wording = "brief"
         others = [f for f in facts if f.about == fact.about and f is not fact] or [fact]
         answer = own.get(row.prompt, "" if row.forget else row.answer)
