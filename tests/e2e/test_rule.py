@@ -1,6 +1,5 @@
 """RULE on the real embedded model, shortened: one epoch of teaching, few questions, three updates."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -55,10 +54,3 @@ def test_the_target_is_declined_by_name_more_than_before_and_more_than_its_neigh
     assert declined["taught"] < 5 < 20 < declined["unlearned"]
     assert scores["unlearned"]["replies/neighbor/refusals"]["mean"] < declined["unlearned"]
     assert scores["unlearned"]["rwku/forget/All"]["mean"] < scores["taught"]["rwku/forget/All"]["mean"]
-
-
-@pytest.mark.slow
-def test_the_twin_meets_its_goals(tmp_path: Path) -> None:
-    assert main(arguments(tmp_path / "rule")) == 0
-    missed = [goal for goal in read_json(tmp_path / "rule" / "run.json")["goals"] if not goal["met"]]
-    assert not missed, json.dumps(missed, indent=1)
