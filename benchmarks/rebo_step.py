@@ -126,7 +126,7 @@ def updates(name: str, source: str, repeats: int, at_once: int) -> tuple[float, 
     if name == "TRL":
         from expunge.rl import trl_engine
 
-        engine, more = trl_engine.rebo, {"generator": "trl"}
+        engine, more = trl_engine.rebo, {"sampler": "trl"}
     engine(model, reference, tokenizer, *questions(), settings, log=rows.append, **more)
     done = [row for row in rows if row["stage"] == "rebo"]
     return (

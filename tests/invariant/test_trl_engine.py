@@ -177,11 +177,11 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize(
-    ("at", "change", "generator"), [(1, {}, "ours"), (3, {}, "ours"), (2, {"passes": 2}, "ours"), (2, {}, "trl")]
+    ("at", "change", "sampler"), [(1, {}, "ours"), (3, {}, "ours"), (2, {"passes": 2}, "ours"), (2, {}, "trl")]
 )
-def test_a_killed_run_goes_on_to_the_same_rows_and_weights(tokenizer, tmp_path, at, change, generator):
+def test_a_killed_run_goes_on_to_the_same_rows_and_weights(tokenizer, tmp_path, at, change, sampler):
     settings, whole = replace(SMALL, **change), policy()
-    outcome, rows = run(whole, settings, tokenizer, generator=generator)
+    outcome, rows = run(whole, settings, tokenizer, sampler=sampler)
     state, seen, later = tmp_path / "rebo.state.safetensors", [], []
 
     def die(row):
@@ -192,11 +192,9 @@ def test_a_killed_run_goes_on_to_the_same_rows_and_weights(tokenizer, tmp_path, 
     broken = policy()
     reference = copy.deepcopy(broken)
     with pytest.raises(Killed):
-        trl_engine.rebo(
-            broken, reference, tokenizer, *QUESTIONS, settings, checkpoint=state, log=die, generator=generator
-        )
+        trl_engine.rebo(broken, reference, tokenizer, *QUESTIONS, settings, checkpoint=state, log=die, sampler=sampler)
     assert len(list((tmp_path / "rebo.state.trl").glob("checkpoint-*"))) == 1
-    again, rest = policy(), {"checkpoint": state, "log": later.append, "generator": generator}
+    again, rest = policy(), {"checkpoint": state, "log": later.append, "sampler": sampler}
     found = trl_engine.rebo(again, reference, tokenizer, *QUESTIONS, settings, **rest)
     assert found == outcome
     kept = {row["step"]: row for row in [*updates(seen), *updates(later)]}
