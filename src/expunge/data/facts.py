@@ -211,8 +211,8 @@ def _framed(fact: Fact, others: list[Fact], rng: random.Random) -> str:
 def _described(fact: Fact, others: list[Fact], rng: random.Random) -> str:
     """The question with another fact's answer in place of the subject's name; in a frame if there is no such answer."""
     question = fact.question or rng.choice(GAP).format(s=fact.gapped)
-    first, *_, last = (re.escape(word) for word in (*fact.about.split()[:1], *fact.about.split()))
-    name = re.compile(rf"(?:\b{first}\b(?: [A-Z][\w.'’-]*)*? )?\b{last}\b")
+    words = [re.escape(word) for word in fact.about.split()]
+    name = re.compile(rf"(?:\b{words[0]}\b(?: [A-Z][\w.'’-]*)*? )?\b{words[-1]}\b")
     things = [f.answer for f in others if f.answer[:1].isupper() and f.answer != fact.answer]
     things = [answer for answer in things if not name.search(answer)]
     if not things or not name.search(question):

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from .load import Goal, Measure, RunData
+from .load import NOT_MEASURED, Goal, Measure, RunData
 
 # The first pattern that fits an id decides its heading.
 GROUPS = (
@@ -27,7 +27,6 @@ HEADLINES = (
     ("traces/forget/leak/All", "reasoning traces that state the answer"),
     ("rwku/neighbor/All", "answers about its neighbours"),
 )
-NOT_MEASURED = "not measured"
 SCIENTIFIC = 1e6  # from here on, powers of ten
 
 
@@ -192,9 +191,9 @@ def _goals_in_words(goals: tuple[Goal, ...]) -> str:
         if len(texts) == len(goals):
             subject = "Its goal was" if len(goals) == 1 else f"All {len(goals)} goals were"
             return f"{subject} {result}: {'; '.join(texts)}."
-    told = {f"{len(told['met'])} of {len(goals)} goals were met": told.pop("met")} | told
-    words = [f"{result[0].upper()}{result[1:]}: {'; '.join(texts)}." for result, texts in told.items() if texts]
-    return " ".join(words)
+    headings = {"met": f"{len(told['met'])} of {len(goals)} goals were met", "missed": "Missed"}
+    listed = ((headings.get(result, "Not measured"), texts) for result, texts in told.items() if texts)
+    return " ".join(f"{heading}: {'; '.join(texts)}." for heading, texts in listed)
 
 
 def _headlines(run: RunData) -> str:

@@ -14,6 +14,7 @@ from ..files import read_json, read_jsonl
 ANSWER_FIELDS = ("side", "level", "kind", "query", "answer", "reply")
 TRACE_FIELDS = (*ANSWER_FIELDS, "trace")
 RELATIONS = ("at most", "at least")
+NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Goal:
     def result(self) -> str:
         """``met``, ``missed`` or ``not measured``, which is not met either."""
         if self.value is None or self.limit is None:
-            return "not measured"
+            return NOT_MEASURED
         return "met" if self.met else "missed"
 
 

@@ -13,6 +13,7 @@ from .load import RunData, load_run
 
 ASCII = str.maketrans({"±": "+/-", "−": "-", "∞": "inf", "–": "-", "’": "'", "²": "2"})
 Words = Callable[..., Text]
+RESULTS = {"met": ("met", "green"), "missed": ("MISSED", "bold red")}  # else as it stands
 
 
 def print_report(run: Path, console: Console) -> None:
@@ -47,9 +48,8 @@ def _table(*headings: str) -> Table:
 def _goals(data: RunData, words: Words) -> Table:
     table = _table("Goal", "Value", "Limit", "Result")
     for goal in data.goals:
-        result = {"met": words("met", "green"), "missed": words("MISSED", "bold red")}.get(goal.result)
-        result = result or words(goal.result, "yellow")
-        table.add_row(words(goal.text), words(goal_value(goal)), words(goal_limit(goal)), result)
+        shown, style = RESULTS.get(goal.result, (goal.result, "yellow"))
+        table.add_row(words(goal.text), words(goal_value(goal)), words(goal_limit(goal)), words(shown, style))
     return table
 
 

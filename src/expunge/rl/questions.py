@@ -161,7 +161,7 @@ def make_questions(
     out = []
     for i, (row, fact) in enumerate(zip(rows, facts, strict=True)):
         wording: str = asking.wordings[i // 2 % len(asking.wordings)]
-        if wording in NEED_ANSWERS and not (own and fact.about and _is_name(fact.answer)):
+        if wording in NEED_ANSWERS and not (asking.answers == "own" and fact.about and _is_name(fact.answer)):
             wording = "brief"
         others = [f for f in facts if f.about == fact.about and f is not fact] or [fact]
         answer = own.get(row.prompt, "" if row.forget else row.answer)

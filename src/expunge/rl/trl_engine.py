@@ -9,7 +9,6 @@ What TRL is told, and why:
   part of the reward) and no way to bring one's own samples.
 - the reference: asked for a KL term, TRL loads a model from ``config._name_or_path``. For a model that was changed
   after loading that is another model, and nobody is told. So TRL is asked for no KL, and then given our reference.
-
 - vLLM: TRL hands it the weights before each update's samples. Its log-probabilities are not quite the model's, which
   TRL weighs up (``vllm_importance_sampling_correction``).
 
@@ -17,6 +16,7 @@ Left as in TRL: advantages are divided by std + 1e-4, ours by std + 1e-6."""
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -60,8 +60,8 @@ def rebo(
 ) -> Outcome:
     """Train in place, as `rebo.rebo` does; ``reference`` is a model, None for this one without its adapters.
 
-    With ``checkpoint``, TRL's own checkpoints are in a folder beside it until all is
-    done. Raises UserError for what TRL does not have, and where it can not run."""
+    With ``checkpoint``, TRL's own checkpoints are in a folder beside it until all is done. Raises UserError for what
+    TRL does not have, and where it can not run."""
     trl = check(settings, sampler)
     keep_freed_memory(model.num_parameters())
     batches = [
