@@ -2,64 +2,80 @@
 
     python benchmarks/rebo_step.py [--repeats 3] [--model smollm2]
 
-8 questions with 8 replies each, and every reply has exactly 48 tokens for both: the head gets a bias that makes the
-end tokens impossible. ``rollouts``: `expunge.rl.rollout.sample` against the generation of TRL's trainer in its CPU
-configuration (Hugging Face generate on 64 padded rows). ``update``: samples, rewards, reference, loss, gradients and
-optimiser, from the log rows of `expunge.rl.rebo` and of TRL's trainer with its own generation, set up by
-`expunge.rl.trl_engine` with the same settings: the same loss, no gradient checkpointing, ``--trl-tokens`` tokens at
-once. The rival goes first, each of the two has a warm-up, figures are medians; for the updates each has a process of
-its own, whose peak memory is told. Ends with lines ``ratio NAME VALUE``; exit code 1 if a reply has another length."""
+8 questions with 8 replies each, and every reply has exactly 48 tokens for all: the head gets a bias that makes the
+end tokens impossible. The same questions, rewards, loss and optimiser for all. Each has a process of its own, whose
+peak memory is told, and an update to warm up; figures are medians.
+
+- ``TRL``: plain TRL, with its own defaults for how the work is done (eight replies at once, gradient checkpointing)
+  but for float32.
+- ``tuned``: TRL as `expunge.rl.trl_engine` sets it up, with its own generation: ``--trl-tokens`` tokens at once, no
+  gradient checkpointing, freed memory kept.
+- ``expunge``: `expunge.rl.rebo`.
+
+``rollouts`` is the sampling within the update; ``update`` is all of it: samples, rewards, reference, loss, gradients,
+optimiser. Ends with lines ``ratio NAME VALUE``, TRL's time by ours; exit code 1 if a reply has another length."""
 
 import argparse
 import copy
-import importlib
 import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
+from unittest import mock
 
 import torch
 
-from expunge.data.chat import encode_prompt
+from expunge.data.chat import render_prompt
 from expunge.data.rwku import load_target
 from expunge.evals.generate import end_tokens
-from expunge.memory import keep_freed_memory
 from expunge.models.load import load, resolve
+from expunge.rl import rewards
 from expunge.rl.dev import Guard
 from expunge.rl.questions import Question
 from expunge.rl.rebo import RL, rebo
-from expunge.rl.rewards import Row
-from expunge.rl.rollout import sample
+from expunge.rl.rewards import Reply, score
 from expunge.train.manifest import peak_memory_gb
 
+Row = dict[str, Any]
+Contender = Callable[[Any, Any, Any, RL], list[Row]]
 SETTINGS = RL(prompts=8, rollouts=8, max_new_tokens=48, dev_every=10**6, guard=Guard(0.0, 1.0, 1.0))
-REPLIES = SETTINGS.prompts * SETTINGS.rollouts
+
+
+@dataclass(frozen=True)
+class Took:
+    """Seconds, GB, and the mean length of a reply in tokens."""
+
+    rollouts: float
+    update: float
+    gigabytes: float
+    length: float
 
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--model", default="smollm2", help="embedded model, folder or hub id")
-    options.add_argument("--trl-tokens", type=int, default=2048, help="a group of replies at once")
+    options.add_argument("--trl-tokens", type=int, default=2048, help="for the tuned one, a group of replies at once")
     given = options.parse_args()
-    theirs, ours = rollouts(given.model, given.repeats)
-    for name, seconds in (("TRL", theirs), ("expunge", ours)):
-        tokens = REPLIES * SETTINGS.max_new_tokens
-        print(f"rollouts {name:8} {seconds:7.2f} s, {tokens / seconds:6.0f} tokens/s", flush=True)
+    settings = replace(SETTINGS, updates=given.repeats + 1)
+    tuned = replace(settings, tree_tokens=given.trl_tokens)
     found = {}
-    for name, at_once in (("TRL", given.trl_tokens), ("expunge", SETTINGS.tree_tokens)):
+    for name, contender, its in (("TRL", plain, settings), ("tuned", by_engine, tuned), ("expunge", ours, settings)):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found[name] = pool.apply(updates, (name, given.model, given.repeats, at_once))
-        seconds, gigabytes, _ = found[name]
-        print(f"update   {name:8} {seconds:7.2f} s, {gigabytes:.2f} GB at its peak", flush=True)
-    print(f"ratio rollouts {theirs / ours:.2f}")
-    print(f"ratio update {found['TRL'][0] / found['expunge'][0]:.2f}")
-    return int(any(length != SETTINGS.max_new_tokens for _, _, length in found.values()))
+            found[name] = pool.apply(measured, (contender, given.model, its))
+        took = found[name]
+        told = f"rollouts {took.rollouts:6.2f} s, update {took.update:6.2f} s, {took.gigabytes:.2f} GB at its peak"
+        print(f"{name:8} {told}", flush=True)
+    print(f"ratio rollouts {found['TRL'].rollouts / found['expunge'].rollouts:.2f}")
+    print(f"ratio update {found['TRL'].update / found['expunge'].update:.2f}")
+    print(f"ratio tuned_rollouts {found['tuned'].rollouts / found['expunge'].rollouts:.2f}")
+    print(f"ratio tuned_update {found['tuned'].update / found['expunge'].update:.2f}")
+    return int(any(took.length != SETTINGS.max_new_tokens for took in found.values()))
 
 
 def endless(source: str) -> tuple[Any, Any, Any]:
@@ -75,65 +91,117 @@ def endless(source: str) -> tuple[Any, Any, Any]:
 def questions() -> tuple[list[Question], list[Question]]:
     """Bare questions about Stephen King and his neighbours, and one of each side to look at."""
     rows = load_target("Stephen King").boundary[: 4 * SETTINGS.prompts]
-    judged = [Row(r.forget, r.prompt, "" if r.forget else r.answer, r.target) for r in rows]
+    judged = [rewards.Row(r.forget, r.prompt, "" if r.forget else r.answer, r.target) for r in rows]
     asked = [Question(row.question, "", row) for row in judged]
     return asked, [next(q for q in asked if q.row.forget == forget) for forget in (True, False)]
 
 
-def rollouts(source: str, repeats: int) -> tuple[float, float]:
-    """Median seconds of TRL's generation and of ours, in turn."""
-    from expunge.rl import trl_engine
-    from expunge.rl.trl_course import Course
-
+def measured(contender: Contender, source: str, settings: RL) -> Took:
+    """Medians over the updates after the first, and the peak of this process."""
     model, reference, tokenizer = endless(source)
-    train, dev = questions()
-    keep_freed_memory(model.num_parameters())
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    course = Course(
-        model, tokenizer, train, dev, SETTINGS, 0, trained, print, interrupted=bool, saves=False, mixed=False
-    )
-    prompts = [encode_prompt(tokenizer, q.prompt, q.start) for q in train[: SETTINGS.prompts]]
-    print(f"{REPLIES} replies of {SETTINGS.max_new_tokens} tokens, prompts of {sorted(map(len, prompts))} tokens")
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = trl_engine.make_trainer(importlib.import_module("trl"), course, reference, Path(folder), "trl")
-    repeated = [list(prompt) for prompt in prompts for _ in range(SETTINGS.rollouts)]
-
-    def theirs() -> None:
-        model.train()
-        trainer._generate_single_turn(repeated, None, {}, SETTINGS.rollouts)
-
-    def ours() -> None:
-        model.eval()
-        sample(model, tokenizer, prompts, SETTINGS.rollouts, max_new_tokens=SETTINGS.max_new_tokens)
-
-    seconds = [(timed(theirs), timed(ours)) for _ in range(repeats + 1)][1:]
-    return statistics.median(t for t, _ in seconds), statistics.median(o for _, o in seconds)
-
-
-def timed(do: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    do()
-    return time.perf_counter() - started
-
-
-def updates(name: str, source: str, repeats: int, at_once: int) -> tuple[float, float, float]:
-    """Median seconds of an update after one to warm up, GB at the peak of the process, mean length of a reply."""
-    model, reference, tokenizer = endless(source)
-    settings = replace(SETTINGS, updates=repeats + 1, tree_tokens=at_once)
-    rows: list[dict[str, Any]] = []
-    engine: Callable[..., Any] = rebo
-    more = {}
-    if name == "TRL":
-        from expunge.rl import trl_engine
-
-        engine, more = trl_engine.rebo, {"sampler": "trl"}
-    engine(model, reference, tokenizer, *questions(), settings, log=rows.append, **more)
-    done = [row for row in rows if row["stage"] == "rebo"]
-    return (
-        statistics.median(row["seconds"] for row in done[1:]),
+    rows = contender(model, reference, tokenizer, settings)
+    return Took(
+        statistics.median(row["rollout_seconds"] for row in rows[1:]),
+        statistics.median(row["seconds"] for row in rows[1:]),
         peak_memory_gb(),
-        statistics.mean(row["reply_tokens"] for row in done),
+        statistics.mean(row["reply_tokens"] for row in rows),
     )
+
+
+def ours(model: Any, reference: Any, tokenizer: Any, settings: RL) -> list[Row]:
+    rows: list[Row] = []
+    rebo(model, reference, tokenizer, *questions(), settings, log=rows.append)
+    return [row for row in rows if row["stage"] == "rebo"]
+
+
+def by_engine(model: Any, reference: Any, tokenizer: Any, settings: RL) -> list[Row]:
+    from expunge.rl import trl_engine
+
+    rows: list[Row] = []
+    with generation_seconds() as seconds:
+        trl_engine.rebo(model, reference, tokenizer, *questions(), settings, log=rows.append, sampler="trl")
+    done = [row for row in rows if row["stage"] == "rebo"]
+    return [{**row, "rollout_seconds": took} for row, took in zip(done, seconds, strict=True)]
+
+
+def plain(model: Any, reference: Any, tokenizer: Any, settings: RL) -> list[Row]:
+    """TRL by itself; it loads the reference from the model's folder."""
+    import trl
+    from datasets import Dataset
+    from transformers import TrainerCallback
+
+    del reference
+    asked = questions()[0]
+    rows: list[Row] = []
+
+    def reward(completions: list[str], number: list[int], **rest: Any) -> list[float]:
+        pairs = zip(completions, number, strict=True)
+        return [score(Reply(text, True), asked[i].row, settings.reward).total for text, i in pairs]
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        started = 0.0
+
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.started = time.perf_counter()
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            rows.append({"seconds": time.perf_counter() - self.started})
+
+        def on_log(self, *args: Any, logs: Row, **kwargs: Any) -> None:
+            if "loss" in logs:
+                rows[-1]["reply_tokens"] = float(logs["completions/mean_length"])
+
+    texts = [render_prompt(tokenizer, q.prompt, q.start) for q in asked]
+    with tempfile.TemporaryDirectory() as folder, generation_seconds() as seconds:
+        trl.GRPOTrainer(
+            model=model,
+            reward_funcs=reward,
+            train_dataset=Dataset.from_dict({"prompt": texts, "number": list(range(len(texts)))}),
+            processing_class=tokenizer,
+            callbacks=[Clock()],
+            args=trl.GRPOConfig(
+                output_dir=folder,
+                max_steps=settings.updates,
+                gradient_accumulation_steps=settings.prompts,  # of a group of eight, TRL's own size
+                num_generations=settings.rollouts,
+                max_completion_length=settings.max_new_tokens,
+                learning_rate=settings.lr,
+                lr_scheduler_type="constant",
+                weight_decay=settings.weight_decay,
+                max_grad_norm=settings.max_grad_norm,
+                beta=settings.clip.kl,
+                use_bias_correction_kl=False,
+                epsilon=settings.clip.low,
+                epsilon_high=settings.clip.high,
+                delta=settings.clip.dual,
+                shuffle_dataset=False,
+                bf16=False,
+                use_cpu=model.device.type == "cpu",
+                logging_steps=1,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            ),
+        ).train()
+    return [{**row, "rollout_seconds": took} for row, took in zip(rows, seconds, strict=True)]
+
+
+@contextmanager
+def generation_seconds() -> Iterator[list[float]]:
+    """Seconds of each generation of TRL's trainers inside."""
+    import trl
+
+    seconds: list[float] = []
+    generate = trl.GRPOTrainer._generate_single_turn
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        found = generate(*args, **kwargs)
+        seconds.append(time.perf_counter() - started)
+        return found
+
+    with mock.patch.object(trl.GRPOTrainer, "_generate_single_turn", timed):
+        yield seconds
 
 
 if __name__ == "__main__":

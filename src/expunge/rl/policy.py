@@ -35,8 +35,8 @@ def parts(examples: Sequence[Encoded], max_nodes: int, pad_token: int) -> Iterat
         tree = Tree()
         nodes: list[int] = []
         for i in members:
-            path = tree.add(examples[i].ids, len(examples[i].ids))
-            nodes += path[len(examples[i].prompt) - 1 : -1]
+            read = examples[i].ids[:-1]  # nothing is drawn after the last token
+            nodes += tree.add(read, len(read))[len(examples[i].prompt) - 1 :]
         yield Part(
             collate([tree], pad_token),
             tuple(members),
@@ -52,7 +52,9 @@ def token_logprobs(model: Any, part: Part, temperature: float = 1.0) -> tuple[Te
     inputs = {name: value.to(device) for name, value in part.batch.inputs().items()}
     states = model.get_decoder()(**inputs, use_cache=False).last_hidden_state[0]
     nodes, place = part.node.to(device).unique(return_inverse=True)
-    logits = model.get_output_embeddings()(states[nodes]).float() / temperature
+    logits = model.get_output_embeddings()(states[nodes]).float()
+    if temperature != 1.0:
+        logits = logits / temperature
     chosen = logits[place, part.token.to(device)] - logits.logsumexp(-1)[place]
     return chosen, states[nodes][place]
 

@@ -18,8 +18,10 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from ..evals.generate import end_tokens
 from ..prefix_tree import Tree, collate
+from .packed import packed
 
 BLOCK = 256  # tokens of the vocabulary that are summed before the exact place is looked for
+GROUPED = "expunge_grouped"  # attention by _grouped
 PROMPT, NOBODY = -1, -2  # owners of a column that are no reply: seen by all, seen by none
 
 
@@ -77,7 +79,7 @@ def sample(
         generator=torch.Generator().manual_seed(seed),
         dtype=torch.float64,
     ).to(model.device)
-    with _shared_heads(model):
+    with _shared_heads(model), packed(model, len(prompts) * rollouts, max_new_tokens):
         return _Sampler(model, end_tokens(model, tokenizer), temperature).run(prompts, rollouts, uniform, on_done)
 
 
@@ -92,13 +94,14 @@ def _grouped(
     """Attention with heads that share keys and values as further queries of these; the library's own copies keys and
     values for each head.
 
-    query: (rows, heads, queries, size); key, value: (rows, shared heads, columns, size)."""
+    query: (rows, heads, queries, size); key, value: (rows, shared heads, columns, size); attention_mask: (rows, 1,
+    queries, columns), or already for the further queries too."""
     if more.get("softcap") is not None:
         raise ValueError("this attention has no softcap; load the model with attn_implementation='eager'")
     heads, queries = query.shape[1:3]
     shared = heads // key.shape[1]
     packed = query.reshape(len(query), key.shape[1], shared * queries, -1)
-    mask = attention_mask.repeat(1, 1, shared, 1)
+    mask = attention_mask if attention_mask.shape[2] == packed.shape[2] else attention_mask.repeat(1, 1, shared, 1)
     out = torch.nn.functional.scaled_dot_product_attention(packed, key, value, attn_mask=mask, scale=scaling)
     return out.reshape(len(query), heads, queries, -1).transpose(1, 2).contiguous(), None
 
@@ -106,10 +109,10 @@ def _grouped(
 @contextmanager
 def _shared_heads(model: Any) -> Iterator[None]:
     """Inside, a model that computes plain attention by PyTorch's kernel computes it by :func:`_grouped`."""
-    AttentionInterface.register("expunge_grouped", _grouped)
+    AttentionInterface.register(GROUPED, _grouped)
     kept = model.config._attn_implementation
     if kept == "sdpa":
-        model.config._attn_implementation = "expunge_grouped"
+        model.config._attn_implementation = GROUPED
     try:
         yield
     finally:
@@ -142,6 +145,9 @@ class _Block(DynamicLayer):
 class _Sampler:
     def __init__(self, model: Any, ends: set[int], temperature: float):
         self.model, self.ends, self.temperature = model, ends, temperature
+        config = model.config.get_text_config()
+        grouped = model.config._attn_implementation == GROUPED
+        self.repeats = config.num_attention_heads // config.num_key_value_heads if grouped else 1
 
     @torch.inference_mode()
     def run(
@@ -222,7 +228,9 @@ class _Sampler:
         mask = (self.owner[:, None] == PROMPT) | (self.owner[:, None] == who[:, :, None])
         mask[:, :, before:] |= torch.eye(most, dtype=torch.bool, device=device)
         at = torch.tensor(positions, device=device)[:, None].expand(-1, most)
-        return self._logits(self._states(ids, at, mask)[who != NOBODY])
+        # For all layers at once: in numbers, and repeated where heads are queries.
+        added = torch.zeros(mask.shape, dtype=self.model.dtype, device=device).masked_fill_(~mask, float("-inf"))
+        return self._logits(self._states(ids, at, added.repeat(1, self.repeats, 1))[who != NOBODY])
 
     def _states(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         states: Tensor = self.model.get_decoder()(
@@ -236,7 +244,7 @@ class _Sampler:
 
     def _logits(self, states: Tensor) -> Tensor:
         logits: Tensor = self.model.get_output_embeddings()(states).float()
-        return logits / self.temperature if self.temperature else logits
+        return logits if self.temperature in (0.0, 1.0) else logits / self.temperature
 
     def _draw(self, logits: Tensor, uniform: Tensor) -> list[tuple[int, float, float]]:
         """A token for each row, its log-probability and the entropy of what it was drawn from."""
