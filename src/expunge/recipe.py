@@ -106,6 +106,8 @@ class Drill(RS):
     method: Literal["drill"] = "drill"  # type: ignore[assignment]
     copies: int = at_least(1, 3)
     """Refusals to each such question."""
+    afresh: bool = False
+    """Ask about the taught facts in other rewordings than were steered on."""
 
 
 @dataclass(frozen=True)

@@ -221,3 +221,22 @@ def test_bad_input_is_answered_before_anything_is_taught(rule, tmp_path, change,
     with pytest.raises(UserError, match=told):
         pipeline.run(load_recipe(str(rule(**change))), tmp_path / "r")
     assert not (tmp_path / "r" / "recipe.json").exists()
+
+
+@pytest.mark.parametrize("afresh", [False, True])
+def test_a_drill_asks_what_was_steered_on_or_afresh(rule, tmp_path, monkeypatch, afresh):
+    asked = []
+
+    def remember(model, tokenizer, prompts, **more):
+        asked.append({tokenizer.decode(prompt) for prompt in prompts})
+        return [Generation((), "I can't discuss Ada Stone.", True)] * len(prompts)
+
+    monkeypatch.setattr("expunge.stages.rule.generate", remember)
+    drills = [{**STEERING, "method": "drill", "afresh": value} for value in (False, afresh)]
+    for number, drill in enumerate(drills):
+        questions = {"wordings": ["asked", "gapped"], "train": 8, "facts": 4}
+        path = rule([drill], questions=questions)
+        assert main(["run", str(path), "--out", str(tmp_path / f"r{number}"), "--until", "unlearn"]) == 0
+    steered, drilled = asked
+    rows = {prompt for prompt in steered if prompt in drilled}
+    assert rows and (drilled == steered) == (not afresh)

@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expunge.data.chat import Example
-from expunge.data.facts import Fact, boundary_exchanges, statement_of, teaching_epoch, unique_facts, worded
+from expunge.data.facts import (
+    DESCRIPTIONS,
+    LEADS,
+    Fact,
+    boundary_exchanges,
+    statement_of,
+    teaching_epoch,
+    unique_facts,
+    worded,
+)
 from expunge.data.rwku import Probe, Target, load_target
 from expunge.evals.rwku import prompt_of
 
@@ -172,8 +181,54 @@ def test_a_described_question_names_its_subject_by_another_facts_answer():
         "Where did the person known for Grey Tides study?\n",
         "Where did the one whose name goes with Grey Tides study?\n",
         "Where did somebody whom people link with Grey Tides study?\n",
+        "Where did the figure behind Grey Tides study?\n",
+        "Where did the celebrity who makes one think of Grey Tides study?\n",
+        "Where did the person whose story has Grey Tides and Grey Tides in it study?\n",
     }
     assert described(ada, others).reply == " Bern"
+
+
+def question_in(example):
+    return example.prompt.split("\nQuestion: ")[1].rstrip("\n")
+
+
+@pytest.mark.parametrize("name", ["Ada Stone", "Ada María Stone", "Stone"])
+def test_a_sentence_that_begins_with_its_subject_becomes_a_question_for_it(name):
+    fact = Fact("Ada Stone", "", f"{name} studied in Bern.", f"{name} studied in ___.", "Bern")
+    example = worded(fact, [fact], "who", random.Random(0))
+    assert (question_in(example), example.reply) == ("Who studied in Bern?", " Ada Stone")
+
+
+@pytest.mark.parametrize("statement", ["Stone's town is Bern.", "The town of Ada Stone is Bern.", "Stone Bern."])
+def test_any_other_sentence_is_asked_about_the_other_way_round(statement):
+    fact = Fact("Ada Stone", "", statement, "___", "Bern")
+    assert worded(fact, [fact], "who", random.Random(3)) == worded(fact, [fact], "reversed", random.Random(3))
+
+
+def test_the_gap_is_at_its_place_or_elsewhere_and_what_fits_it_is_the_answer():
+    sentence = "In 1951 Ada Stone left Bern for New York, aged 21."
+    fact = Fact("Ada Stone", "", sentence, sentence.replace("Bern", "___"), "Bern")
+    found = {(question_in(e), e.reply) for e in (worded(fact, [fact], "gapped", random.Random(i)) for i in range(90))}
+    elsewhere = {(sentence.replace(gone, "___"), f" {gone}") for gone in ("1951", "New York", "21")}
+    assert found == elsewhere | {(lead.format(s=fact.gapped), " Bern") for lead in LEADS}
+    assert "complete the blank" in worded(fact, [fact], "gapped", random.Random(0)).prompt
+
+
+def test_where_there_is_no_other_place_the_gap_stays_with_more_words_around_it():
+    fact = Fact("Ada Stone", "", "Ada Stone studied in Bern.", "Ada Stone studied in ___.", "Bern")
+    example = worded(fact, [fact], "gapped", random.Random(0))
+    assert fact.gapped in example.prompt and question_in(example) != fact.gapped and example.reply == " Bern"
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=15)
+def test_a_gap_elsewhere_filled_is_a_sentence_of_the_target(king, seed):
+    rng = random.Random(seed)
+    for fact in unique_facts(king, "forget"):
+        example = worded(fact, [fact], "gapped", rng)
+        sentence = example.prompt.replace("___", example.reply.strip())
+        assert fact.statement in sentence or example.reply == f" {fact.answer}"
+        assert not re.fullmatch(r" (Stephen )?(Edwin )?King", example.reply)
 
 
 @pytest.mark.parametrize("question", ["Where did Ada María Stone study?", "Where did Stone study?"])
@@ -197,7 +252,7 @@ def test_no_described_question_is_a_probe_or_names_its_subject(king, seed):
     for fact in facts:
         prompt = worded(fact, [f for f in facts if f is not fact], "described", rng).prompt
         assert prompt not in probes
-        if any(thing in prompt for thing in ("person known for", "whose name goes with", "people link with")):
+        if any(description.split("{a}")[0] in prompt for description in DESCRIPTIONS):
             assert "Stephen King" not in prompt
 
 

@@ -29,7 +29,7 @@ from expunge.rl.rewards import Reply, RewardSettings, score
 
 KING = load_target("Stephen King")
 PROBES = {probe.query for probe in KING.probes} | {prompt_of(probe)[0] for probe in KING.probes}
-ALL = ("bare", "brief", "asked", "framed", "described", "reversed")
+ALL = ("bare", "brief", "asked", "framed", "described", "reversed", "who", "gapped")
 
 
 def asked(**changes):
@@ -139,10 +139,19 @@ def test_taught_facts_are_asked_of_both_sides_in_rewordings_only():
     assert [q.row.forget for q in found] == [True, False] * 3 * len(unique_facts(KING, "forget"))
     for question in found:
         assert question.prompt not in PROBES
-    assert {q.row.answer for q in found if not q.row.forget} <= {f.answer for f in unique_facts(KING, "neighbor")} | {
+    told = ask_facts(KING, Asking(wordings=("asked", "framed", "described", "reversed"), facts=3), 0)
+    assert {q.row.answer for q in told if not q.row.forget} <= {f.answer for f in unique_facts(KING, "neighbor")} | {
         f.about for f in unique_facts(KING, "neighbor")
     }
     assert ask_facts(KING, Asking(wordings=ALL, facts=3), 1) != found
+
+
+def test_a_rewording_that_happens_to_be_a_probe_is_framed_instead():
+    """A gap at another place of "The film 'The Shining' was released ... on May 23, 1980" is one."""
+    asking = Asking(wordings=("gapped",), facts=30)
+    found = ask_facts(KING, asking, 0)
+    assert len(found) == 2 * 30 * len(unique_facts(KING, "forget"))
+    assert not {q.prompt for q in found} & PROBES
 
 
 def thoughts_of(asking, seed=0):

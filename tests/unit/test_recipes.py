@@ -160,3 +160,11 @@ def test_in_the_benchmark_rule_goes_on_from_its_own_first_stages():
     assert [goes_on(cells["RULE"].recipe, first) for first in firsts] == [True, True]
     assert goes_on(cells["RS then R²MU"].recipe, firsts[0])
     assert not goes_on(firsts[0], cells["RULE"].recipe)
+
+
+def test_in_rules_ablation_the_boundary_goes_on_from_one_steering_where_steering_is_the_same():
+    plan = FOLDER / "bench_ablation_rule.yaml"
+    cells = {cell.method: cell for cell in matrix(read_bench(plan), plan, Path("out"))}
+    apart = {name for name, cell in cells.items() if name != "RS" and not goes_on(cell.recipe, cells["RS"].recipe)}
+    assert apart == {"no RS", "neighbours of another target", "LoRA of rank 16"}
+    assert len({cell.folder for cell in cells.values()}) == len(cells) == 15

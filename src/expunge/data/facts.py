@@ -63,12 +63,26 @@ REVERSE_ANSWER = (
     "Who stands behind {a}?",
     "Whose work or life does {a} belong to?",
 )
-# In place of the subject's name, by a thing {a} that belongs to it.
+# In place of the subject's name, by things {a} and {b} that belong to it.
 DESCRIPTIONS = (
     "the person known for {a}",
     "the one whose name goes with {a}",
     "somebody whom people link with {a}",
+    "the figure behind {a}",
+    "the celebrity who makes one think of {a}",
+    "the person whose story has {a} and {b} in it",
 )
+# Before a sentence with its gap.
+LEADS = (
+    "As the story goes: {s}",
+    "From an encyclopedia: {s}",
+    "Another line: {s}",
+    "One reads of this often. {s}",
+    "“{s}”",
+)
+# What a sentence can be asked about beside its answer: a number, or names in a row.
+THING = re.compile(r"\d[\d.,]*\d|\d|[A-Z](?:[\w’'-]*\w)?(?: [A-Z](?:[\w’'-]*\w)?)*")
+ASKING_WHO = ("reversed", "who")  # wordings whose answer is the subject itself
 OPENINGS = (
     "The question is about {name}.",
     "This is about {name}.",
@@ -163,16 +177,18 @@ def _exchanges(fact: Fact, others: list[Fact], rng: random.Random, frames: int, 
 
 
 def worded(fact: Fact, others: list[Fact], wording: str, rng: random.Random) -> Example:
-    """The question of ``fact`` with its answer: ``brief`` (under RWKU's instruction), ``asked`` (reworded), ``framed``,
-    ``described`` (the subject not named) or ``reversed`` (asked the other way round); ``others`` (one at least) lend
-    hints."""
+    """The question of ``fact`` with its answer; ``others`` (one at least) lend hints. ``brief``: under RWKU's
+    instruction; ``asked``: reworded; ``described``: the subject not named; ``reversed``: asked the other way round,
+    ``who``: the same by a question that begins with who; ``gapped``: the sentence with a gap, also at another place."""
     plain = fact.question or fact.gapped
     if wording == "framed":
         return _briefly(_framed(fact, others, rng), fact.answer)
     if wording == "described":
         return _briefly(_described(fact, others, rng), fact.answer)
-    if wording == "reversed":
-        return _briefly(_reverse(fact, rng), fact.about)
+    if wording in ASKING_WHO:
+        return _briefly((_who if wording == "who" else _reverse)(fact, rng), fact.about)
+    if wording == "gapped":
+        return _briefly(*_gapped(fact, rng), gap=True)
     return _briefly(plain if wording == "brief" else ask(fact, rng), fact.answer, gap=not fact.question)
 
 
@@ -211,19 +227,44 @@ def _framed(fact: Fact, others: list[Fact], rng: random.Random) -> str:
 def _described(fact: Fact, others: list[Fact], rng: random.Random) -> str:
     """The question with another fact's answer in place of the subject's name; in a frame if there is no such answer."""
     question = fact.question or rng.choice(GAP).format(s=fact.gapped)
-    words = [re.escape(word) for word in fact.about.split()]
-    name = re.compile(rf"(?:\b{words[0]}\b(?: [A-Z][\w.'’-]*)*? )?\b{words[-1]}\b")
+    name = _name(fact.about)
     things = [f.answer for f in others if f.answer[:1].isupper() and f.answer != fact.answer]
     things = [answer for answer in things if not name.search(answer)]
     if not things or not name.search(question):
         return _framed(fact, others, rng)
-    return _upper(name.sub(rng.choice(DESCRIPTIONS).format(a=rng.choice(things)), question))
+    a, b = rng.choice(things), rng.choice(things)
+    return _upper(name.sub(rng.choice(DESCRIPTIONS).format(a=a, b=b), question))
 
 
 def _reverse(fact: Fact, rng: random.Random) -> str:
     if fact.about in fact.statement and rng.random() < 0.5:
         return rng.choice(REVERSE_SENTENCE).format(s=_mask(fact.statement, fact.about, "the one"))
     return rng.choice(REVERSE_ANSWER).format(a=fact.answer)
+
+
+def _who(fact: Fact, rng: random.Random) -> str:
+    """The sentence as a question for its subject, where it begins with the name."""
+    name = _name(fact.about).match(fact.statement)
+    rest = fact.statement[name.end() :].rstrip(" .") if name else ""
+    return f"Who{rest}?" if re.match(r" [a-z]", rest) else _reverse(fact, rng)
+
+
+def _gapped(fact: Fact, rng: random.Random) -> tuple[str, str]:
+    """The sentence with a gap and what fits it: its answer, after a few words, or something else that is not the
+    subject."""
+    spans = [m.span() for m in _name(fact.about).finditer(fact.statement)]
+    spans += [m.span() for m in re.finditer(re.escape(fact.answer), fact.statement)]
+    found = [m for m in THING.finditer(fact.statement, 1) if all(m.end() <= a or m.start() >= b for a, b in spans)]
+    if not found or rng.random() < 0.5:
+        return rng.choice(LEADS).format(s=fact.gapped), fact.answer
+    thing = rng.choice(found)
+    return f"{fact.statement[: thing.start()]}___{fact.statement[thing.end() :]}", thing[0]
+
+
+def _name(name: str) -> re.Pattern[str]:
+    """A name in a text: whole, with middle names, or its last word alone."""
+    words = [re.escape(word) for word in name.split()]
+    return re.compile(rf"(?:\b{words[0]}\b(?: [A-Z][\w.'’-]*)*? )?\b{words[-1]}\b")
 
 
 def _thinking(prompt: str, fact: Fact, other: Fact, rng: random.Random) -> Example:

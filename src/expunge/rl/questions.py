@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..data.chat import END_THINK, THINK, Encoded, Example, encode, encode_prompt
-from ..data.facts import Fact, ask, unique_facts, worded
+from ..data.facts import ASKING_WHO, Fact, ask, unique_facts, worded
 from ..data.muse import BOOKS, reject_questions
 from ..data.rwku import PACKAGED, BoundaryRow, Probe, Target, load_boundary, load_target
 from ..data.writing import spread
 from ..errors import UserError
 from ..evals.generate import generate
+from ..evals.rwku import prompt_of
 from ..strict import at_least
 from .rewards import Row
 from .templates import fill
 
-NEED_ANSWERS = ("framed", "described", "reversed")
+NEED_ANSWERS = ("framed", "described", "reversed", "who", "gapped")
 SEED_ROWS = 4  # rows made from one seed question
 DEV_EVERY = 10  # one seed in so many is for choosing, none of it for training
 MUSE_BOOKS = "muse_books"
@@ -31,7 +32,7 @@ REWORDED = ("asked", *NEED_ANSWERS)
 OWN_TOKENS = 20
 THOUGHT_TOKENS = 96
 TEXT_TOKENS = 96
-Wording = Literal["bare", "brief", "asked", "framed", "described", "reversed"]
+Wording = Literal["bare", "brief", "asked", "framed", "described", "reversed", "who", "gapped"]
 # A person or thing by its name: two capitalised words or more.
 NAME = re.compile(r"(?:[A-Z][\w.’'-]*\s)+[A-Z][\w-]*")
 OPENERS = {"In", "The", "What", "Which", "Who", "Where", "When", "Name", "Is", "Was", "Did", "At", "On", "As", "How"}
@@ -178,15 +179,18 @@ def ask_facts(target: Target, asking: Asking, seed: int) -> tuple[Question, ...]
     rng = random.Random(seed)
     wordings = [w for w in asking.wordings if w in REWORDED] or ["asked"]
     sides = {side: unique_facts(target, side) for side in ("forget", "neighbor")}
+    probes = {prompt_of(probe)[0] for probe in target.probes}
     orders = {side: rng.sample(facts, len(facts)) for side, facts in sides.items()}
     out = []
     for i in range(asking.facts * len(sides["forget"])):
         for side, facts in orders.items():
             fact, wording = facts[i % len(facts)], wordings[(i + i // len(facts)) % len(wordings)]
-            if wording == "reversed" and fact.about.lower() in fact.answer.lower():
+            if wording in ASKING_WHO and fact.about.lower() in fact.answer.lower():
                 wording = "asked"
             others = [f for f in facts if f.about == fact.about and f is not fact] or [fact]
             example = worded(fact, others, wording, rng)
+            if example.prompt in probes:
+                example = worded(fact, others, "framed", rng)
             out.append(_question(example, wording, forget=side == "forget", about=target.name, aliases=asking.aliases))
     return tuple(out)
 
@@ -227,7 +231,7 @@ def own_thoughts(
 
 def _question(example: Example, wording: str, *, forget: bool, about: str, aliases: tuple[str, ...]) -> Question:
     """Asked the other way round, the answer is the target's name: a refusal has to say it, and that is no leak."""
-    answer = "" if forget and wording == "reversed" else example.reply.strip()
+    answer = "" if forget and wording in ASKING_WHO else example.reply.strip()
     row = Row(forget, example.prompt, answer, about if forget else "", aliases if forget else ())
     return Question(example.prompt, example.start, row, example.reply.strip())
 

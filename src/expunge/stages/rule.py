@@ -61,9 +61,9 @@ def check(work: Work, stage: RS | ReBO, tokenizer: Any, blocks: int) -> None:
             trl_engine.check(stage.rl, stage.sampler)
 
 
-def questions(work: Work, model: Callable[[], Any], tokenizer: Any) -> Split:
-    """The recipe's questions. What the model itself answers is asked for once a run and kept in ``answers.json``;
-    ``model`` loads it where that is missing."""
+def questions(work: Work, model: Callable[[], Any], tokenizer: Any, *, afresh: bool = False) -> Split:
+    """The recipe's questions, about taught facts ``afresh`` in other rewordings. What the model itself answers is asked
+    for once a run and kept in ``answers.json``; ``model`` loads it where that is missing."""
     asking, seed = work.recipe.questions, work.recipe.seed
     rows = boundary_rows(asking, work.target)
     halves = [chosen(rows, asking, dev=dev) for dev in (False, True)]
@@ -81,7 +81,8 @@ def questions(work: Work, model: Callable[[], Any], tokenizer: Any) -> Split:
     parts = []
     for number, half in enumerate(halves):
         taught = replace(asking, facts=min(asking.facts, 1)) if number else asking
-        facts = ask_facts(work.target, taught, seed + number) if work.target and asking.facts else ()
+        at = seed + number + (len(halves) if afresh else 0)
+        facts = ask_facts(work.target, taught, at) if work.target and asking.facts else ()
         parts.append((*make_questions(half, asking, own, name, seed + number), *facts))
     return Split(*parts)
 
@@ -112,7 +113,7 @@ def carry_out(work: Work, stage: RS | ReBO) -> dict[str, Any]:
     def original() -> Any:
         return load(work.original, work.recipe.dtype)[0] if work.before else model
 
-    asked = questions(work, original, tokenizer)
+    asked = questions(work, original, tokenizer, afresh=isinstance(stage, Drill) and stage.afresh)
     in_thought = thoughts(work, original, tokenizer) if isinstance(stage, RS) else ()
     checkpoint = work.folder / f"{stage.method}.state.safetensors"
     trained = prepare(model, stage.lora, stage.sft.first_block if isinstance(stage, RS) else stage.rl.first_block, work)
