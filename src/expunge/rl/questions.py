@@ -190,7 +190,8 @@ def ask_facts(target: Target, asking: Asking, seed: int) -> tuple[Question, ...]
             others = [f for f in facts if f.about == fact.about and f is not fact] or [fact]
             example = worded(fact, others, wording, rng)
             if example.prompt in probes:
-                example = worded(fact, others, "framed", rng)
+                wording = "framed"
+                example = worded(fact, others, wording, rng)
             out.append(_question(example, wording, forget=side == "forget", about=target.name, aliases=asking.aliases))
     return tuple(out)
 

@@ -100,9 +100,11 @@ def _grouped(
         raise ValueError("this attention has no softcap; load the model with attn_implementation='eager'")
     heads, queries = query.shape[1:3]
     shared = heads // key.shape[1]
-    packed = query.reshape(len(query), key.shape[1], shared * queries, -1)
-    mask = attention_mask if attention_mask.shape[2] == packed.shape[2] else attention_mask.repeat(1, 1, shared, 1)
-    out = torch.nn.functional.scaled_dot_product_attention(packed, key, value, attn_mask=mask, scale=scaling)
+    wide = query.reshape(len(query), key.shape[1], shared * queries, -1)
+    mask = attention_mask if attention_mask.shape[2] == wide.shape[2] else attention_mask.repeat(1, 1, shared, 1)
+    if mask.is_floating_point():
+        mask = mask.to(query.dtype)  # which is another one under autocast
+    out = torch.nn.functional.scaled_dot_product_attention(wide, key, value, attn_mask=mask, scale=scaling)
     return out.reshape(len(query), heads, queries, -1).transpose(1, 2).contiguous(), None
 
 
