@@ -107,7 +107,7 @@ class Drill(RS):
     copies: int = at_least(1, 3)
     """Refusals to each such question."""
     afresh: bool = False
-    """Ask about the taught facts in other rewordings than were steered on."""
+    """Ask about the taught facts in all wordings, and other rewordings than were steered on."""
 
 
 @dataclass(frozen=True)

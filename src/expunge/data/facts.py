@@ -63,14 +63,11 @@ REVERSE_ANSWER = (
     "Who stands behind {a}?",
     "Whose work or life does {a} belong to?",
 )
-# In place of the subject's name, by things {a} and {b} that belong to it.
+# In place of the subject's name, by a thing {a} that belongs to it.
 DESCRIPTIONS = (
     "the person known for {a}",
     "the one whose name goes with {a}",
     "somebody whom people link with {a}",
-    "the figure behind {a}",
-    "the celebrity who makes one think of {a}",
-    "the person whose story has {a} and {b} in it",
 )
 # Before a sentence with its gap.
 LEADS = (
@@ -232,8 +229,7 @@ def _described(fact: Fact, others: list[Fact], rng: random.Random) -> str:
     things = [answer for answer in things if not name.search(answer)]
     if not things or not name.search(question):
         return _framed(fact, others, rng)
-    a, b = rng.choice(things), rng.choice(things)
-    return _upper(name.sub(rng.choice(DESCRIPTIONS).format(a=a, b=b), question))
+    return _upper(name.sub(rng.choice(DESCRIPTIONS).format(a=rng.choice(things)), question))
 
 
 def _reverse(fact: Fact, rng: random.Random) -> str:

@@ -24,15 +24,15 @@ from ..strict import at_least
 from .rewards import Row
 from .templates import fill
 
-NEED_ANSWERS = ("framed", "described", "reversed", "who", "gapped")
 SEED_ROWS = 4  # rows made from one seed question
 DEV_EVERY = 10  # one seed in so many is for choosing, none of it for training
 MUSE_BOOKS = "muse_books"
-REWORDED = ("asked", *NEED_ANSWERS)
 OWN_TOKENS = 20
 THOUGHT_TOKENS = 96
 TEXT_TOKENS = 96
 Wording = Literal["bare", "brief", "asked", "framed", "described", "reversed", "who", "gapped"]
+NEED_ANSWERS: tuple[Wording, ...] = ("framed", "described", "reversed", "who", "gapped")
+REWORDED: tuple[Wording, ...] = ("asked", *NEED_ANSWERS)
 # A person or thing by its name: two capitalised words or more.
 NAME = re.compile(r"(?:[A-Z][\w.’'-]*\s)+[A-Z][\w-]*")
 OPENERS = {"In", "The", "What", "Which", "Who", "Where", "When", "Name", "Is", "Was", "Did", "At", "On", "As", "How"}

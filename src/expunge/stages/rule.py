@@ -18,6 +18,7 @@ from ..models.load import load
 from ..progress import bar, per_step
 from ..recipe import RS, Drill, ReBO
 from ..rl.questions import (
+    REWORDED,
     Question,
     Split,
     ask_facts,
@@ -62,7 +63,7 @@ def check(work: Work, stage: RS | ReBO, tokenizer: Any, blocks: int) -> None:
 
 
 def questions(work: Work, model: Callable[[], Any], tokenizer: Any, *, afresh: bool = False) -> Split:
-    """The recipe's questions, about taught facts ``afresh`` in other rewordings. What the model itself answers is asked
+    """The recipe's questions, about taught facts ``afresh`` in all wordings. What the model itself answers is asked
     for once a run and kept in ``answers.json``; ``model`` loads it where that is missing."""
     asking, seed = work.recipe.questions, work.recipe.seed
     rows = boundary_rows(asking, work.target)
@@ -81,7 +82,9 @@ def questions(work: Work, model: Callable[[], Any], tokenizer: Any, *, afresh: b
     parts = []
     for number, half in enumerate(halves):
         taught = replace(asking, facts=min(asking.facts, 1)) if number else asking
-        at = seed + number + (len(halves) if afresh else 0)
+        at = seed + number
+        if afresh:
+            taught, at = replace(taught, wordings=REWORDED), at + len(halves)
         facts = ask_facts(work.target, taught, at) if work.target and asking.facts else ()
         parts.append((*make_questions(half, asking, own, name, seed + number), *facts))
     return Split(*parts)
