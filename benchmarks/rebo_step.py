@@ -128,7 +128,7 @@ def plain(model: Any, reference: Any, tokenizer: Any, settings: RL) -> list[Row]
     """TRL by itself; it loads the reference from the model's folder."""
     import trl
     from datasets import Dataset
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
 
     del reference
     asked = questions()[0]
@@ -153,7 +153,7 @@ def plain(model: Any, reference: Any, tokenizer: Any, settings: RL) -> list[Row]
 
     texts = [render_prompt(tokenizer, q.prompt, q.start) for q in asked]
     with tempfile.TemporaryDirectory() as folder, generation_seconds() as seconds:
-        trl.GRPOTrainer(
+        trainer = trl.GRPOTrainer(
             model=model,
             reward_funcs=reward,
             train_dataset=Dataset.from_dict({"prompt": texts, "number": list(range(len(texts)))}),
@@ -182,7 +182,9 @@ def plain(model: Any, reference: Any, tokenizer: Any, settings: RL) -> list[Row]
                 report_to="none",
                 disable_tqdm=True,
             ),
-        ).train()
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
     return [{**row, "rollout_seconds": took} for row, took in zip(rows, seconds, strict=True)]
 
 
