@@ -88,7 +88,7 @@ def test_what_pairs_share_is_computed_once(llama):
     prompt = tuple(range(10, 60))
     log_likelihoods(llama, [Encoded(prompt, (i, i + 1)) for i in range(100, 140, 2)])
     hook.remove()
-    assert sum(seen) == 50 + 20 * 2
+    assert sum(seen) == 50 + 20  # the last of two tokens is asked for, not read
 
 
 def test_standardised_against_the_vocabulary_by_hand(exact):
@@ -117,6 +117,10 @@ def test_progress_counts_every_pair_once(llama, monkeypatch):
     assert log_likelihoods(llama, PAIRS, tree_tokens=4, on_done=done.append)[4] == []
     assert sum(done) == len(PAIRS)
     assert log_likelihoods(llama, [], on_done=done.append) == []
+
+
+def test_a_lone_token_without_a_reply_has_nothing_to_ask(llama):
+    assert log_likelihoods(llama, [Encoded((5,), ())]) == [[]]
 
 
 def test_a_first_token_has_no_probability(llama):

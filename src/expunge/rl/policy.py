@@ -35,8 +35,9 @@ def parts(examples: Sequence[Encoded], max_nodes: int, pad_token: int) -> Iterat
         tree = Tree()
         nodes: list[int] = []
         for i in members:
-            read = examples[i].ids[:-1]  # nothing is drawn after the last token
-            nodes += tree.add(read, len(read))[len(examples[i].prompt) - 1 :]
+            ids = examples[i].ids
+            path = tree.add(ids[:-1] or ids, len(ids))  # nothing is drawn after the last token
+            nodes += path[len(examples[i].prompt) - 1 : len(ids) - 1]
         yield Part(
             collate([tree], pad_token),
             tuple(members),
