@@ -34,15 +34,14 @@ from expunge.data.chat import render_prompt
 from expunge.data.rwku import load_target
 from expunge.evals.generate import end_tokens
 from expunge.models.load import load, resolve
-from expunge.rl import rewards
 from expunge.rl.dev import Guard
 from expunge.rl.questions import Question
 from expunge.rl.rebo import RL, rebo
-from expunge.rl.rewards import Reply, score
+from expunge.rl.rewards import Reply, Row, score
 from expunge.train.manifest import peak_memory_gb
 
-Row = dict[str, Any]
-Contender = Callable[[Any, Any, Any, RL], list[Row]]
+Logged = dict[str, Any]
+Contender = Callable[[Any, Any, Any, RL], list[Logged]]
 SETTINGS = RL(prompts=8, rollouts=8, max_new_tokens=48, dev_every=10**6, guard=Guard(0.0, 1.0, 1.0))
 
 
@@ -91,7 +90,7 @@ def endless(source: str) -> tuple[Any, Any, Any]:
 def questions() -> tuple[list[Question], list[Question]]:
     """Bare questions about Stephen King and his neighbours, and one of each side to look at."""
     rows = load_target("Stephen King").boundary[: 4 * SETTINGS.prompts]
-    judged = [rewards.Row(r.forget, r.prompt, "" if r.forget else r.answer, r.target) for r in rows]
+    judged = [Row(r.forget, r.prompt, "" if r.forget else r.answer, r.target) for r in rows]
     asked = [Question(row.question, "", row) for row in judged]
     return asked, [next(q for q in asked if q.row.forget == forget) for forget in (True, False)]
 
@@ -108,23 +107,23 @@ def measured(contender: Contender, source: str, settings: RL) -> Took:
     )
 
 
-def ours(model: Any, reference: Any, tokenizer: Any, settings: RL) -> list[Row]:
-    rows: list[Row] = []
+def ours(model: Any, reference: Any, tokenizer: Any, settings: RL) -> list[Logged]:
+    rows: list[Logged] = []
     rebo(model, reference, tokenizer, *questions(), settings, log=rows.append)
     return [row for row in rows if row["stage"] == "rebo"]
 
 
-def by_engine(model: Any, reference: Any, tokenizer: Any, settings: RL) -> list[Row]:
+def by_engine(model: Any, reference: Any, tokenizer: Any, settings: RL) -> list[Logged]:
     from expunge.rl import trl_engine
 
-    rows: list[Row] = []
+    rows: list[Logged] = []
     with generation_seconds() as seconds:
         trl_engine.rebo(model, reference, tokenizer, *questions(), settings, log=rows.append, sampler="trl")
     done = [row for row in rows if row["stage"] == "rebo"]
     return [{**row, "rollout_seconds": took} for row, took in zip(done, seconds, strict=True)]
 
 
-def plain(model: Any, reference: Any, tokenizer: Any, settings: RL) -> list[Row]:
+def plain(model: Any, reference: Any, tokenizer: Any, settings: RL) -> list[Logged]:
     """TRL by itself; it loads the reference from the model's folder."""
     import trl
     from datasets import Dataset
@@ -132,7 +131,7 @@ def plain(model: Any, reference: Any, tokenizer: Any, settings: RL) -> list[Row]
 
     del reference
     asked = questions()[0]
-    rows: list[Row] = []
+    rows: list[Logged] = []
 
     def reward(completions: list[str], number: list[int], **rest: Any) -> list[float]:
         pairs = zip(completions, number, strict=True)
@@ -147,7 +146,7 @@ def plain(model: Any, reference: Any, tokenizer: Any, settings: RL) -> list[Row]
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             rows.append({"seconds": time.perf_counter() - self.started})
 
-        def on_log(self, *args: Any, logs: Row, **kwargs: Any) -> None:
+        def on_log(self, *args: Any, logs: Logged, **kwargs: Any) -> None:
             if "loss" in logs:
                 rows[-1]["reply_tokens"] = float(logs["completions/mean_length"])
 
