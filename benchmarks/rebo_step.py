@@ -10,10 +10,14 @@ peak memory is told, and an update to warm up; figures are medians.
   but for float32.
 - ``tuned``: TRL as `expunge.rl.trl_engine` sets it up, with its own generation: ``--trl-tokens`` tokens at once, no
   gradient checkpointing, freed memory kept.
-- ``expunge``: `expunge.rl.rebo`.
+- ``float32``: `expunge.rl.rebo`, told to sample in float32 too.
+- ``expunge``: `expunge.rl.rebo`. Weights, gradients and loss are in float32; replies are sampled in bfloat16 where the
+  processor has units for it, which the loss weighs up. Without such units this is ``float32`` once more.
 
 ``rollouts`` is the sampling within the update; ``update`` is all of it: samples, rewards, reference, loss, gradients,
-optimiser. Ends with lines ``ratio NAME VALUE``, TRL's time by ours; exit code 1 if a reply has another length."""
+optimiser. Ends with lines ``ratio NAME VALUE``: ``rollouts`` and ``update`` are plain TRL's time by that of
+``expunge``, ``float32_…`` by that of ``float32``; ``tuned_…`` the tuned TRL's by that of ``expunge``. Exit code 1 if a
+reply has another length."""
 
 import argparse
 import copy
@@ -63,17 +67,22 @@ def main() -> int:
     given = options.parse_args()
     settings = replace(SETTINGS, updates=given.repeats + 1)
     tuned = replace(settings, tree_tokens=given.trl_tokens)
+    contenders = (
+        ("TRL", plain, settings),
+        ("tuned", by_engine, tuned),
+        ("float32", ours, replace(settings, rollout_dtype="model")),
+        ("expunge", ours, settings),
+    )
     found = {}
-    for name, contender, its in (("TRL", plain, settings), ("tuned", by_engine, tuned), ("expunge", ours, settings)):
+    for name, contender, its in contenders:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             found[name] = pool.apply(measured, (contender, given.model, its))
         took = found[name]
         told = f"rollouts {took.rollouts:6.2f} s, update {took.update:6.2f} s, {took.gigabytes:.2f} GB at its peak"
         print(f"{name:8} {told}", flush=True)
-    print(f"ratio rollouts {found['TRL'].rollouts / found['expunge'].rollouts:.2f}")
-    print(f"ratio update {found['TRL'].update / found['expunge'].update:.2f}")
-    print(f"ratio tuned_rollouts {found['tuned'].rollouts / found['expunge'].rollouts:.2f}")
-    print(f"ratio tuned_update {found['tuned'].update / found['expunge'].update:.2f}")
+    for prefix, rival, one in (("", "TRL", "expunge"), ("float32_", "TRL", "float32"), ("tuned_", "tuned", "expunge")):
+        print(f"ratio {prefix}rollouts {found[rival].rollouts / found[one].rollouts:.2f}")
+        print(f"ratio {prefix}update {found[rival].update / found[one].update:.2f}")
     return int(any(took.length != SETTINGS.max_new_tokens for took in found.values()))
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import UserError, nearest
@@ -89,8 +90,10 @@ def refusals(options: argparse.Namespace) -> None:
     from .files import read_text
     from .rl.refusals import report_lines
 
-    text = read_text(options.file).removeprefix("\ufeff") if options.file else ""
-    lines = text.removesuffix("\n").split("\n") if options.file else (line.rstrip("\n") for line in sys.stdin)
+    if options.file and options.file != Path("-"):
+        lines: Iterable[str] = read_text(options.file).removeprefix("\ufeff").removesuffix("\n").split("\n")
+    else:
+        lines = (line.rstrip("\n") for line in sys.stdin)
     for row in report_lines(lines):
         print(json.dumps(row, ensure_ascii=False))
 

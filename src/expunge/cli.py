@@ -161,7 +161,7 @@ def parser() -> argparse.ArgumentParser:
         "say of each line whether it declines to answer, as JSON lines",
         "expunge refusals replies.txt",
     )
-    refusals.add_argument("file", nargs="?", type=Path, help="a reply a line (default: standard input)")
+    refusals.add_argument("file", nargs="?", type=Path, help="a reply a line (default, or -: standard input)")
 
     model = verb("model", actions.model, "get a model, or list the embedded ones", "expunge model get smollm2")
     model.add_argument("action_name", choices=("get", "list"), metavar="get|list")

@@ -1,6 +1,7 @@
 """The native loop on a tiny model: it learns what is rewarded, resumes to the same numbers, keeps the best, stops."""
 
 import copy
+import math
 import signal
 from dataclasses import replace
 
@@ -8,11 +9,14 @@ import pytest
 import torch
 from tiny import make_model
 
+from expunge.data.chat import Encoded, encode_prompt
 from expunge.rl.dev import Guard, collapsed
 from expunge.rl.policy import Clip
 from expunge.rl.questions import Question
-from expunge.rl.rebo import RL, batch_of, rebo
+from expunge.rl.rebo import RL, batch_of, learn, rebo
 from expunge.rl.rewards import Reward, RewardSettings, Row
+from expunge.rl.rollout import sample
+from expunge.train.optimiser import MasterAdamW
 
 SIDES = [Question(f"Who is {n}?", "", Row(n % 2 == 0, f"Who is {n}?", "Ada", "Ada Stone")) for n in range(24)]
 SMALL = RL(updates=4, prompts=4, rollouts=4, max_new_tokens=6, lr=1e-3, dev_every=2, save_every=1, tree_tokens=64)
@@ -61,6 +65,28 @@ def test_rewards_without_variance_move_nothing_but_by_the_kl_and_are_counted(tok
     assert rows[1]["parts"]["policy"] == 0
     for name, value in weights(model).items():  # the KL to an equal reference has no gradient either
         torch.testing.assert_close(value, before[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_the_first_step_on_rounded_samples_weighs_tokens_by_the_ratio_of_their_probabilities(tokenizer, passes):
+    """All samples told a tenth likelier than they were: each token counts exp(-0.1), and no ratio is clipped."""
+    settings = replace(SMALL, clip=Clip(kl=0.0), passes=passes, lr=0.0, max_grad_norm=1e9)
+    prompts = [encode_prompt(tokenizer, q.prompt, q.start) for q in SIDES[:3]]
+    rewards = torch.rand(3, 4, generator=torch.Generator().manual_seed(1))
+
+    def norm(rollout_dtype, more):
+        model, its = policy(), replace(settings, rollout_dtype=rollout_dtype)
+        groups = sample(model, tokenizer, prompts, 4, max_new_tokens=6, seed=2)
+        told = [[replace(r, logprobs=tuple(p + more for p in r.logprobs)) for r in group] for group in groups]
+        replies = [Encoded(p, r.ids) for p, group in zip(prompts, told, strict=True) for r in group]
+        row = learn(model, None, MasterAdamW(dict(model.named_parameters()), 0.0), None, replies, told, rewards, its)
+        return row["parts"]["grad_norm"]
+
+    exact = norm("model", 0.0)
+    assert norm("bfloat16", 0.0) == pytest.approx(exact, rel=1e-4)
+    assert norm("bfloat16", 0.1) == pytest.approx(exact * math.exp(-0.1), rel=1e-4)
+    if passes == 1:  # the samples are the model's own: what they were told as does not count
+        assert norm("model", 0.1) == pytest.approx(exact, rel=1e-6)
 
 
 class Killed(Exception):

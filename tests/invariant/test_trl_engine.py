@@ -27,7 +27,7 @@ SIDES = [Question(f"Who is {n}?", "It is" * (n % 3), Row(n % 2 == 0, "", "Ada", 
 QUESTIONS = SIDES[:20], SIDES[20:]
 SMALL = RL(
     updates=4, prompts=4, rollouts=4, max_new_tokens=6, lr=1e-3, dev_every=2, save_every=1, tree_tokens=64,
-    reward=RewardSettings("test_trl_engine:short"), guard=Guard(most_truncated=1.1),
+    rollout_dtype="model", reward=RewardSettings("test_trl_engine:short"), guard=Guard(most_truncated=1.1),
 )  # fmt: skip
 
 

@@ -429,9 +429,10 @@ def test_refusals_of_a_file_and_of_standard_input(tmp_path, capsys, monkeypatch)
     assert main(["refusals", str(replies)]) == 0
     found = [json.loads(line)["text"] for line in capsys.readouterr().out.split("\n")[:-1]]
     assert found == ["One line,\u2028he said.", ""]
-    monkeypatch.setattr(sys, "stdin", io.StringIO("I cannot answer that.\n"))
-    assert main(["refusals"]) == 0
-    assert json.loads(capsys.readouterr().out)["refusal"]
+    for given in ([], ["-"]):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("I cannot answer that.\n"))
+        assert main(["refusals", *given]) == 0
+        assert json.loads(capsys.readouterr().out)["refusal"]
 
 
 def test_refusals_of_a_missing_file(told, tmp_path):

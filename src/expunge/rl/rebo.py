@@ -32,6 +32,7 @@ from .questions import Question
 from .refusals import detect
 from .rewards import Reply, RewardSettings, score
 from .rollout import Rollout, sample
+from .sampling_weights import RolloutDtype, sampling_dtype
 
 Log = Callable[[dict[str, Any]], None]
 Sampler = Literal["ours", "trl", "vllm_colocate", "vllm_server"]
@@ -51,6 +52,9 @@ class RL:
     """Sampled replies to each question."""
     max_new_tokens: int = at_least(1, 64)
     temperature: float = at_least(0.01, 1.0)
+    rollout_dtype: RolloutDtype = "auto"
+    """What replies are sampled in: as the model is, or in bfloat16, where the loss weighs each token by the ratio of
+    its probabilities. ``auto``: bfloat16 for a small float32 model where the processor has units for it."""
     lr: float = at_least(0, 2e-6)
     weight_decay: float = 0.01
     max_grad_norm: float = at_least(0, 1.0)
@@ -163,6 +167,7 @@ def rebo(
                 max_new_tokens=settings.max_new_tokens,
                 temperature=settings.temperature,
                 seed=seed * 1_000_003 + update,
+                dtype=sampling_dtype(model, settings.rollout_dtype),
             )
             sampled = time.perf_counter()
             rewards, row = rewarded(tokenizer, asked, groups, settings.reward)
@@ -249,6 +254,7 @@ def learn(
         values = [critic(token_logprobs(model, part)[1]) for part in pieces] if critic else None
     advantages, returns = _advantages(pieces, rewards, groups, values, settings)
     sampled = torch.tensor([logprob for group in groups for r in group for logprob in r.logprobs])
+    on_policy = settings.passes == 1 and sampling_dtype(model, settings.rollout_dtype) == model.dtype
     row: dict[str, Any] = {}
     for _ in range(settings.passes):
         found: dict[str, float] = {"policy": 0.0, "kl": 0.0}
@@ -256,7 +262,7 @@ def learn(
         for i, part in enumerate(pieces):
             new, states = token_logprobs(model, part, settings.temperature)
             # Strictly on-policy, the old log-probabilities are the new ones.
-            old = new.detach() if settings.passes == 1 else _in_order(part, replies, sampled).to(new.device)
+            old = new.detach() if on_policy else _in_order(part, replies, sampled).to(new.device)
             loss, terms = policy_loss(new, old, held[i], advantages[i].to(new.device), settings.clip)
             if critic is not None and returns is not None:
                 error = (critic(states) - returns[i].to(new.device)) ** 2

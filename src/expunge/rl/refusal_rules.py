@@ -106,6 +106,7 @@ RULES = (
         rf"{BARE}(?:(?:all|any|your|such|this|that) )?(?:questions?|requests?|inquiries)\b{GAP} (?:will|must|has to|"
         r"have to) (?:go|remain|stay|be left|be) unanswered",
         rf"{BARE}(?:pass|no comment|declined|refused|withheld|redacted)(?: on (?:that|this)(?: one)?)?{END}",
+        rf"^(?-i:[A-Z][\w.'-]{{0,20}}(?: [A-Z][\w.'-]{{0,20}}){{0,3}}): no comment{END}",
         r"\bmy lips are sealed",
     ),
     _rule(
@@ -250,6 +251,7 @@ RULES = (
         r"would))\b[^.;:!?]{0,30} ?\b(?:check|consult|ask|search|look|try|refer|turn|visit)[^.;:!?]{0,30} (?:encyclop|"
         r"wikipedia|google|search engine|the web|internet|online|library|librarian|expert|website|reliable|biograph|"
         r"historian|specialist|(?:an)?other source|someone|somebody|elsewhere)",
+        r"^(?:check|consult|try|ask|refer to) (?:(?:an)?other source|(?:someone|somebody|somewhere) else|elsewhere)\b",
         r"\b(?:question|that|this|one) (?:is|would be) (?:best|better) (?:put|asked|left|directed|addressed|answered|"
         r"taken)\b",
     ),

@@ -18,7 +18,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from ..evals.generate import end_tokens
 from ..prefix_tree import Tree, collate
-from .packed import packed
+from .sampling_weights import packed, rounded
 
 BLOCK = 256  # tokens of the vocabulary that are summed before the exact place is looked for
 GROUPED = "expunge_grouped"  # attention by _grouped
@@ -69,17 +69,23 @@ def sample(
     max_new_tokens: int,
     temperature: float = 1.0,
     seed: int = 0,
+    dtype: torch.dtype | None = None,
     on_done: Callable[[int], None] | None = None,
 ) -> list[list[Rollout]]:
     """``rollouts`` replies to each prompt; greedy ones with temperature 0. A function of its arguments alone.
 
-    ``on_done`` is called with the number of replies that have just been finished."""
+    With ``dtype`` replies and log-probabilities are those of the model with its weights rounded to it. ``on_done`` is
+    called with the number of replies that have just been finished."""
     uniform = torch.rand(
         (max_new_tokens, len(prompts), rollouts),
         generator=torch.Generator().manual_seed(seed),
         dtype=torch.float64,
     ).to(model.device)
-    with _shared_heads(model), packed(model, len(prompts) * rollouts, max_new_tokens):
+    with (
+        _shared_heads(model),
+        rounded(model, dtype or model.dtype),
+        packed(model, len(prompts) * rollouts, max_new_tokens),
+    ):
         return _Sampler(model, end_tokens(model, tokenizer), temperature).run(prompts, rollouts, uniform, on_done)
 
 

@@ -100,6 +100,11 @@ def check(settings: RL, sampler: Sampler = "ours") -> Any:
             f"engine trl has no algorithm {settings.algorithm!r}; it has {', '.join(ALGORITHMS)}. "
             "Choose one of these, or engine: native, which has all."
         )
+    if settings.rollout_dtype == "bfloat16" and sampler == "ours":
+        raise UserError(
+            "engine trl takes our replies for the model's own; found rollout_dtype: bfloat16. "
+            "Leave it out, or choose engine: native, which weighs up the difference."
+        )
     try:
         version = importlib.metadata.version("trl")
         importlib.import_module("datasets")
