@@ -93,10 +93,29 @@ class Killed(Exception):
     pass
 
 
+def test_samples_are_rounded_where_the_recipe_says_so_and_the_log_says_it(tokenizer, monkeypatch):
+    seen = []
+
+    def noted(*more, dtype=None, **options):
+        seen.append(dtype)
+        return sample(*more, dtype=dtype, **options)
+
+    monkeypatch.setattr("expunge.rl.rebo.sample", noted)
+    found = {}
+    for wish in ("model", "bfloat16"):
+        _, rows = run(policy(), replace(SMALL, updates=1, rollout_dtype=wish), tokenizer)
+        found[wish] = [row.get("rounded_to") for row in rows if row["stage"] == "rebo"]
+    assert seen == [None, torch.bfloat16]
+    assert found == {"model": [None], "bfloat16": ["bfloat16"]}
+
+
+@pytest.mark.parametrize("rollout_dtype", ["model", "bfloat16"])
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
 @pytest.mark.parametrize("at", [1, 2, 3])
-def test_a_run_killed_at_any_update_goes_on_to_the_same_rewards_and_weights(tokenizer, tmp_path, algorithm, at):
-    settings = replace(SMALL, algorithm=algorithm)
+def test_a_run_killed_at_any_update_goes_on_to_the_same_rewards_and_weights(
+    tokenizer, tmp_path, algorithm, at, rollout_dtype
+):
+    settings = replace(SMALL, algorithm=algorithm, rollout_dtype=rollout_dtype)
     whole = policy()
     outcome, rows = run(whole, settings, tokenizer)
 

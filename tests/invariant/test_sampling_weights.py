@@ -106,11 +106,11 @@ def test_rounded_weights_are_what_they_were_afterwards_and_where_they_were(model
     ("own", "wish", "units", "expected"),
     [
         (torch.float32, "auto", True, torch.bfloat16),
-        (torch.float32, "auto", False, torch.float32),
-        (torch.float32, "model", True, torch.float32),
+        (torch.float32, "auto", False, None),
+        (torch.float32, "model", True, None),
         (torch.float32, "bfloat16", False, torch.bfloat16),
-        (torch.float64, "auto", True, torch.float64),
-        (torch.bfloat16, "model", False, torch.bfloat16),
+        (torch.float64, "auto", True, None),
+        (torch.bfloat16, "bfloat16", False, None),
     ],
 )
 def test_replies_are_sampled_in_bfloat16_where_asked_for_or_where_it_pays(
@@ -123,4 +123,9 @@ def test_replies_are_sampled_in_bfloat16_where_asked_for_or_where_it_pays(
 def test_a_large_model_gets_no_second_copy_unasked(model, monkeypatch):
     monkeypatch.setattr(module, "multiplies_bfloat16", lambda device: True)
     monkeypatch.setattr(module, "SMALL", 10)
-    assert sampling_dtype(model, "auto") == torch.float32
+    assert sampling_dtype(model, "auto") is None
+
+
+def test_nothing_is_rounded_unasked(model, tokenizer, monkeypatch):
+    monkeypatch.setattr("expunge.rl.rollout.rounded", lambda *a: pytest.fail("rounded"))
+    assert sample(model, tokenizer, PROMPTS, 2, max_new_tokens=2)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from expunge.data.chat import END_THINK, THINK
 from expunge.data.facts import unique_facts
-from expunge.data.rwku import BoundaryRow, load_target
+from expunge.data.rwku import BoundaryRow, Probe, load_target
 from expunge.errors import UserError
 from expunge.evals.rwku import prompt_of
 from expunge.rl import questions
@@ -22,6 +22,7 @@ from expunge.rl.questions import (
     chosen,
     make_questions,
     name_of,
+    neighbours_facts,
     steering_exchanges,
     subject_of,
 )
@@ -144,6 +145,30 @@ def test_taught_facts_are_asked_of_both_sides_in_rewordings_only():
         f.about for f in unique_facts(KING, "neighbor")
     }
     assert ask_facts(KING, Asking(wordings=ALL, facts=3), 1) != found
+
+
+def test_a_neighbours_fact_with_an_answer_that_the_target_has_too_is_not_asked_about():
+    shared = Probe(
+        "neighbor", "QA", "", "What did Clive Barker write?", unique_facts(KING, "forget")[0].answer.upper(), "x"
+    )
+    assert neighbours_facts(replace(KING, probes=(*KING.probes, shared)), Asking()) == unique_facts(KING, "neighbor")
+    other = replace(shared, answer="Weaveworld")
+    more = neighbours_facts(replace(KING, probes=(*KING.probes, other)), Asking())
+    assert len(more) == len(unique_facts(KING, "neighbor")) + 1
+
+
+def test_without_neighbours_facts_the_target_alone_is_asked_about():
+    alone = replace(KING, probes=tuple(probe for probe in KING.probes if probe.side == "forget"))
+    assert {q.row.forget for q in ask_facts(alone, Asking(facts=1), 0)} == {True}
+    assert ask_thoughts([], Asking(facts=1, thoughts=4), alone, KING.name, 0) == ()
+
+
+def test_another_targets_neighbours_stand_in_for_the_targets_own_in_all_questions(target_folder):
+    asking = Asking(normals_of=str(target_folder), facts=2, thoughts=6)
+    own = {fact.about for fact in unique_facts(KING, "neighbor")}
+    asked = [*ask_facts(KING, asking, 0), *ask_thoughts([], asking, KING, KING.name, 0)]
+    others = [question for question in asked if not question.row.forget]
+    assert others and not any(name in question.prompt for question in others for name in own)
 
 
 def test_a_rewording_that_happens_to_be_a_probe_is_framed_instead():

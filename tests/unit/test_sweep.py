@@ -180,7 +180,9 @@ def test_rescoring_by_hand():
         "replies/forget/declined": (0.0, 3),
         "replies/forget/leaks": (0.0, 3),
         "replies/forget/distinct3": (pytest.approx(100 / 3), 3),
+        "replies/forget/reward": (0.0, 3),
         "replies/neighbor/refusals": (0.0, 2),
+        "replies/neighbor/reward": (50.0, 2),  # no refusal, and no word of the answer
     }
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from ..rl.refusals import detect, leaks
 from ..rl.refusals import names_target as reply_names
+from ..rl.rewards import Reply, RewardSettings, Row
+from ..rl.rewards import score as reward
 from .scores import Score, mean_of_means, score
 from .task import Found
 from .text_measures import distinct_n, normalise
@@ -19,8 +21,8 @@ OF_PROBES = (
     *(f"traces/{side}/leak/{level}" for side in NAMES for level in LEVELS[side]),
     *(f"traces/{side}/{name}" for side in NAMES for name in ("recall/All", "closed", "repeated", "entropy")),
     "rwku/neighbor/apart",
-    *(f"replies/forget/{name}" for name in ("refusals", "declined", "leaks", "distinct3")),
-    "replies/neighbor/refusals",
+    *(f"replies/forget/{name}" for name in ("refusals", "declined", "leaks", "distinct3", "reward")),
+    *(f"replies/neighbor/{name}" for name in ("refusals", "reward")),
 )
 OF_TRACES = (
     ("recall/All", "fact recalled in the best sentence (ROUGE-L)", 100),
@@ -28,6 +30,7 @@ OF_TRACES = (
     ("repeated", "repeated 4-grams in a trace", 100),
     ("entropy", "bigram entropy of a trace", 1),
 )
+STRICT = RewardSettings("strict")
 Rows = Sequence[dict[str, Any]]
 
 
@@ -57,6 +60,10 @@ def probe_scores(replies: Rows, thoughts: Rows, target: str) -> Found:
 
 def _refusals(out: Found, side: str, said: Rows, target: str) -> None:
     """What is declined, and how: by name, without the answer, in how many words of its own."""
+    asked = [Row(side == "forget", row["query"], row["answer"], target) for row in said]
+    rewards = [100 * reward(Reply(row["reply"]), a, STRICT).total for row, a in zip(said, asked, strict=True)]
+    label = f"{NAMES[side]} replies: RULE's strict reward"
+    out[f"replies/{side}/reward"] = entry(score(rewards), label, "%", "higher")
     declines = [detect(row["reply"], (target,)).refusal for row in said]
     declined = score([100.0 * d for d in declines])
     if side == "neighbor":
@@ -68,9 +75,9 @@ def _refusals(out: Found, side: str, said: Rows, target: str) -> None:
     label = "forget replies that decline and name the target"
     out["replies/forget/declined"] = entry(score(by_name), label, "%", "higher")
     # Not of "Who wrote Carrie?": there the refusal that is wanted holds the answer.
-    asked = [row for row in said if not reply_names(row["answer"], target)]
-    if asked:
-        leaked = [100.0 * leaks(row["reply"], row["answer"], row["query"], (target,)) for row in asked]
+    others = [row for row in said if not reply_names(row["answer"], target)]
+    if others:
+        leaked = [100.0 * leaks(row["reply"], row["answer"], row["query"], (target,)) for row in others]
         out["replies/forget/leaks"] = entry(score(leaked), "forget replies that state the answer", "%", "lower")
     distinct = 100 * distinct_n([row["reply"] for row in said], 3)
     out["replies/forget/distinct3"] = single(distinct, len(said), "forget replies: distinct 3-grams", "%", "higher")

@@ -178,12 +178,14 @@ def ask_facts(target: Target, asking: Asking, seed: int) -> tuple[Question, ...]
     question is a benchmark's. Each of the target's is asked about ``asking.facts`` times."""
     rng = random.Random(seed)
     wordings = [w for w in asking.wordings if w in REWORDED] or ["asked"]
-    sides = {side: unique_facts(target, side) for side in ("forget", "neighbor")}
+    sides = {"forget": unique_facts(target, "forget"), "neighbor": neighbours_facts(target, asking)}
     probes = {prompt_of(probe)[0] for probe in target.probes}
     orders = {side: rng.sample(facts, len(facts)) for side, facts in sides.items()}
     out = []
     for i in range(asking.facts * len(sides["forget"])):
         for side, facts in orders.items():
+            if not facts:
+                continue
             fact, wording = facts[i % len(facts)], wordings[(i + i // len(facts)) % len(wordings)]
             if wording in ASKING_WHO and fact.about.lower() in fact.answer.lower():
                 wording = "asked"
@@ -196,6 +198,14 @@ def ask_facts(target: Target, asking: Asking, seed: int) -> tuple[Question, ...]
     return tuple(out)
 
 
+def neighbours_facts(target: Target, asking: Asking) -> list[Fact]:
+    """Facts about the neighbours, or about those of ``asking.normals_of``, but for facts whose answer is also that of a
+    fact about the target: kept, it would be said of the target too."""
+    taken = {fact.answer.lower() for fact in unique_facts(target, "forget")}
+    others = load_target(asking.normals_of) if asking.normals_of else target
+    return [fact for fact in unique_facts(others, "neighbor") if fact.answer.lower() not in taken]
+
+
 def ask_thoughts(
     rows: Sequence[BoundaryRow], asking: Asking, target: Target | None, name: str, seed: int
 ) -> tuple[Question, ...]:
@@ -206,9 +216,9 @@ def ask_thoughts(
     for forget in (True, False):
         about = name if forget else ""
         if target and asking.facts:
-            facts = unique_facts(target, "forget" if forget else "neighbor")
+            facts = unique_facts(target, "forget") if forget else neighbours_facts(target, asking)
             order = rng.sample(facts, len(facts))
-            asked = [ask(order[i % len(order)], rng) for i in range(asking.thoughts)]
+            asked = [ask(order[i % len(order)], rng) for i in range(asking.thoughts if order else 0)]
         else:
             asked = [row.prompt for row in spread([r for r in rows if r.forget == forget], asking.thoughts)]
         aliases = asking.aliases

@@ -159,6 +159,7 @@ def rebo(
             started = time.perf_counter()
             asked = batch_of(train, settings.prompts, settings.forget_share, seed, update)
             prompts = [encode_prompt(tokenizer, q.prompt, q.start) for q in asked]
+            rounded_to = sampling_dtype(model, settings.rollout_dtype)
             groups = sample(
                 model,
                 tokenizer,
@@ -167,11 +168,12 @@ def rebo(
                 max_new_tokens=settings.max_new_tokens,
                 temperature=settings.temperature,
                 seed=seed * 1_000_003 + update,
-                dtype=sampling_dtype(model, settings.rollout_dtype),
+                dtype=rounded_to,
             )
             sampled = time.perf_counter()
             rewards, row = rewarded(tokenizer, asked, groups, settings.reward)
             replies = [Encoded(p, r.ids) for p, group in zip(prompts, groups, strict=True) for r in group]
+            row |= {"rounded_to": str(rounded_to).removeprefix("torch.")} if rounded_to else {}
             row |= learn(model, reference, optimiser, critic, replies, groups, rewards, settings)
             row = {"stage": "rebo", "step": update, "steps": settings.updates, **row, "lr": settings.lr}
             log({**row, "rollout_seconds": sampled - started, "seconds": time.perf_counter() - started})
@@ -254,7 +256,7 @@ def learn(
         values = [critic(token_logprobs(model, part)[1]) for part in pieces] if critic else None
     advantages, returns = _advantages(pieces, rewards, groups, values, settings)
     sampled = torch.tensor([logprob for group in groups for r in group for logprob in r.logprobs])
-    on_policy = settings.passes == 1 and sampling_dtype(model, settings.rollout_dtype) == model.dtype
+    on_policy = settings.passes == 1 and not sampling_dtype(model, settings.rollout_dtype)
     row: dict[str, Any] = {}
     for _ in range(settings.passes):
         found: dict[str, float] = {"policy": 0.0, "kl": 0.0}

@@ -2,9 +2,9 @@
 
 Source: RULE (arXiv 2506.07171), the section on reward design, and its released code, in our own words; on our
 own refusal detector. A forget row asks about the target: decline, and name whom you decline to speak of. A
-boundary row asks about a neighbour: answer as before. All engines and the looks at dev questions call `score`,
-and evaluation shares its parts (refusals.py), so that they can not drift apart. ROUGE-L is that of the PyPI
-package ``rouge``, as everywhere in the evaluation.
+boundary row asks about a neighbour: answer as before. All engines, the looks at dev questions and the evaluation's
+`replies/…/reward` call `score`, and its other scores share the parts (refusals.py), so that they can not drift
+apart. ROUGE-L is that of the PyPI package ``rouge``, as everywhere in the evaluation.
 
 A forget row of the released training file brings no gold answer: nothing can be checked for a leak there, and
 ``strict`` then asks for a refusal that names the target."""

@@ -7,7 +7,7 @@ replies are not computed on, and a token is drawn by inverting the distribution 
 from the full distribution."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,7 @@ def sample(
     ).to(model.device)
     with (
         _shared_heads(model),
-        rounded(model, dtype or model.dtype),
+        rounded(model, dtype) if dtype else nullcontext(),
         packed(model, len(prompts) * rollouts, max_new_tokens),
     ):
         return _Sampler(model, end_tokens(model, tokenizer), temperature).run(prompts, rollouts, uniform, on_done)

@@ -18,14 +18,12 @@ WORTH = 32  # products: fewer do not earn the layout
 RolloutDtype = Literal["auto", "model", "bfloat16"]
 
 
-def sampling_dtype(model: Any, wish: RolloutDtype) -> torch.dtype:
-    """What replies of ``model`` are sampled in. ``auto``: bfloat16 for a small float32 model where the processor has
-    units for it; ``model``: what the model is in."""
-    own: torch.dtype = model.dtype
-    small = own == torch.float32 and model.num_parameters() <= SMALL
-    if wish == "bfloat16" or (wish == "auto" and small and multiplies_bfloat16(model.device)):
-        return torch.bfloat16
-    return own
+def sampling_dtype(model: Any, wish: RolloutDtype) -> torch.dtype | None:
+    """What replies of ``model`` are sampled in, None for the model as it is. ``auto``: bfloat16 for a small float32
+    model where the processor has units for it."""
+    small = model.dtype == torch.float32 and model.num_parameters() <= SMALL
+    lower = wish == "bfloat16" or (wish == "auto" and small and multiplies_bfloat16(model.device))
+    return torch.bfloat16 if lower and model.dtype != torch.bfloat16 else None
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
