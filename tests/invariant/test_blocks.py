@@ -3,6 +3,7 @@
 One row of tiny.FAMILIES for every architecture in the table of expunge/models/blocks.py; with and
 without a sliding window shorter than the texts where the family has one."""
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -15,9 +16,13 @@ from safetensors.torch import load_file, save_file
 from tiny import BLOCKS, FAMILIES, HIDDEN, make_model, random_ids, relative, save_model
 from transformers import CONFIG_MAPPING
 
+from expunge.data.streams import Batch
 from expunge.errors import UserError
+from expunge.methods.misdirection import direction
+from expunge.methods.r2mu import R2MU, STREAMS
 from expunge.models.blocks import KNOWN, check_known, select
 from expunge.models.prefix import SplitDecoder, load_prefix
+from expunge.train.unlearn import accumulate
 
 BLOCK = 3  # below the top, where the library's hidden state has passed the final norm
 TRAINED = (1, 3)
@@ -99,6 +104,57 @@ def test_after_an_update_only_the_updated_side_has_moved(family):
     assert relative(found.updated * counted, after * counted) <= 1e-10
     assert relative(found.reference * counted, before * counted) <= 1e-10
     assert relative(split.original(ids, mask) * counted, before * counted) <= 1e-10
+
+
+def whole_loss(
+    updated: Any, frozen: Any, batches: dict[str, Batch], control: torch.Tensor, settings: R2MU
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The objective as it is written, by full forward passes of two whole models."""
+
+    def states(model: Any, batch: Batch) -> torch.Tensor:
+        output = model(input_ids=batch.ids, attention_mask=batch.mask, output_hidden_states=True, use_cache=False)
+        return output.hidden_states[BLOCK + 1]
+
+    parts = {}
+    for stream, batch in batches.items():
+        goal = control if stream in ("forget", "trace") else states(frozen, batch)
+        squared = (states(updated, batch) - goal).square() * batch.counted[..., None]
+        scale = HIDDEN / control.square().sum() if settings.relative else 1.0
+        parts[stream] = settings.weights()[stream] * scale * squared.sum() / (batch.counted.sum() * HIDDEN)
+    return torch.stack(list(parts.values())).sum(), parts
+
+
+@pytest.mark.parametrize("relative_scale", [False, True])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_step_with_all_streams_equals_that_of_two_whole_models(family, side, relative_scale):
+    frozen, folder = family
+    updated, decoder = copy.deepcopy(frozen), load_prefix(folder, BLOCK, torch.float64)
+    names = select(decoder, r"mlp\.down_proj", TRAINED)
+    split = SplitDecoder(decoder, names)
+    of_whole = [updated.get_decoder().get_parameter(name).requires_grad_(True) for name in names]
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # away from the start, where the held terms are 0 and pull nowhere
+        for name, parameter in zip(names, of_whole, strict=True):
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+            split.parameters[name].copy_(parameter)
+    batches = {}
+    for number, stream in enumerate(STREAMS):
+        ids, mask = random_ids([length - number % 3 for length in LENGTHS], side, seed=number)
+        batches[stream] = Batch(ids, mask, mask * (mask.cumsum(1) > 1))  # without the first token of each text
+    control = 6.5 * direction(HIDDEN, generator)
+    settings = R2MU(retain=1.4, trace=0.7, reasoning=0.3, relative=relative_scale)
+
+    step = accumulate(split, batches, control, settings, "r2mu")
+    total, parts = whole_loss(updated, frozen, batches, control.double(), settings)
+    gradients = torch.autograd.grad(total, of_whole)
+
+    assert step.loss == pytest.approx(total.item(), rel=1e-10, abs=0)
+    assert set(step.parts) == set(parts) == set(STREAMS)
+    for stream, part in parts.items():
+        assert part.item() > 1e-6
+        assert step.parts[stream] == pytest.approx(part.item(), rel=1e-10, abs=0), stream
+    for name, gradient in zip(names, gradients, strict=True):
+        assert relative(split.parameters[name].grad, gradient) <= 1e-10, name
 
 
 def test_the_first_block_can_be_trained_and_the_last_one_watched(llama, tmp_path):

@@ -51,6 +51,14 @@ def test_losses_are_computed_in_float32_for_lower_precisions():
     assert masked_mse(hidden, torch.zeros(1, dtype=torch.bfloat16), torch.ones(1, 2000)).item() == pytest.approx(9.0)
 
 
+def test_float64_is_not_rounded():
+    fine = torch.tensor([[[1.0 + 2**-40, 0.0]]], dtype=torch.float64)  # 1 in float32
+    one = torch.ones(1, 1)
+    assert masked_mse(fine, torch.tensor([1.0, 0.0]), one).item() == 2**-81
+    assert mean_norm(fine, one).item() == 1 + 2**-40
+    assert masked_cosine(fine, fine, one).dtype == torch.float64
+
+
 @st.composite
 def padded(draw):
     """A batch of texts, and the same batch with more padding of arbitrary content on either side."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..losses import precise
 from . import misdirection
 from .misdirection import Parts, Seen
 from .r2mu import R2MU
@@ -37,17 +38,17 @@ SETTINGS = LUNAR
 
 
 def control(settings: LUNAR, seen: Mapping[str, Sequence[Seen]], generator: torch.Generator) -> Tensor:
-    """r. Shape (hidden,), float32."""
+    """r. Shape (hidden,), float32 at least."""
     return settings.factor * (mean_last(seen["unknown"]) - mean_last(seen["forget"]))
 
 
 def mean_last(batches: Sequence[Seen]) -> Tensor:
-    """Mean over all texts of the hidden state of the last token that counts. Shape (hidden,), float32."""
+    """Mean over all texts of the hidden state of the last token that counts. Shape (hidden,), float32 at least."""
     found = []
     for seen in batches:
         places = torch.arange(1, seen.mask.shape[1] + 1, device=seen.mask.device)
         last = (seen.mask * places).argmax(1)
-        found.append(seen.hidden[torch.arange(len(last), device=last.device), last].float())
+        found.append(precise(seen.hidden[torch.arange(len(last), device=last.device), last]))
     return torch.cat(found).mean(0)
 
 

@@ -108,7 +108,7 @@ def weigh(
 
     hidden: stream -> (batch, tokens, hidden); targets: the same or (hidden,); mask: (batch, tokens), 1 where
     a token counts; control: (hidden,), whose length sets the relative scale."""
-    scale = control.numel() / float(control.square().sum()) if settings.relative else 1.0
+    scale = control.numel() / control.double().square().sum().item() if settings.relative else 1.0
     weights = settings.weights()
     parts = {
         stream: weights[stream] * scale * masked_mse(states, targets[stream], mask[stream])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..files import read_json
+from ..losses import precise
 from .blocks import check_block, check_known, read_config, view
 from .cache import PrefixCache
 from .load import weights_of
@@ -178,7 +179,7 @@ class Upper:
     def __call__(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Total probability of the tokens as the next one: (batch, tokens); gradient flows to ``hidden``."""
         states = self.rest(inputs_embeds=hidden, attention_mask=mask, use_cache=False).last_hidden_state
-        return self.head(states).float().softmax(-1)[..., self.tokens].sum(-1)
+        return precise(self.head(states)).softmax(-1)[..., self.tokens].sum(-1)
 
 
 def lower_part(model: Any, block: int) -> Any:
