@@ -49,17 +49,20 @@ class Run:
     target: Target | None = None
     data: suite.Data = suite.Data()
     """What the evaluation asks."""
+    accept_ruined: bool = False
+    """Go on with a model whose loss or weights are no numbers, as benchmarks and sweeps do: its scores tell."""
 
     @property
     def delta(self) -> Path:
         return self.folder / "delta.safetensors"
 
 
-def run(recipe: Recipe, folder: Path, until: str = "report") -> Run:
+def run(recipe: Recipe, folder: Path, until: str = "report", *, accept_ruined: bool = False) -> Run:
     """Carry out a recipe up to and including stage ``until``; done stages are not done again.
 
-    Raises UserError for bad input, a run folder of another recipe, or an unwritable place."""
-    job = Run(recipe, Path(folder))
+    Raises UserError for bad input, a run folder of another recipe, an unwritable place, and for unlearning that
+    ends in no numbers unless ``accept_ruined``."""
+    job = Run(recipe, Path(folder), accept_ruined=accept_ruined)
     alone(partial(check_owner, job.folder, recipe))
     finished = (job.folder / "run.json").exists()
     actions: dict[str, Callable[[Run], None]] = {
@@ -177,7 +180,7 @@ def _train_delta(job: Run) -> None:
         missing = not path.exists()
         joined().wait()  # until all have looked
         if missing:
-            work = Work(job.recipe, job.target, job.folder, job.original, before)
+            work = Work(job.recipe, job.target, job.folder, job.original, before, job.accept_ruined)
             methods = "+".join(s.method for s in stages[:number])
             action = partial(_carry_out, work, stage, changed, path, methods)
             started = time.perf_counter()
@@ -197,6 +200,12 @@ def _carry_out(work: Work, stage: Stage, changed: dict[str, Any], path: Path, me
     changed = changed | kind_of(stage).carry_out(work, stage)
     if processes().first:
         dtype = checkpoint_dtype(work.original)
+        ruined = [name for name, matrix in changed.items() if not matrix.to(dtype).isfinite().all()]
+        if ruined and not work.accept_ruined:
+            raise UserError(
+                f"{methods}: {len(ruined)} of {len(changed)} trained matrices hold no finite numbers, the first "
+                f"{ruined[0]}: no delta is written. Try a smaller learning rate, with another --out."
+            )
         save_delta(path, changed, base=work.original, source=work.recipe.model, method=methods, dtype=dtype)
         for state in work.folder.glob("*.state.safetensors"):
             state.unlink()

@@ -16,7 +16,7 @@ from .methods.r2mu import R2MU
 from .rl.questions import Asking
 from .rl.rebo import RL, Sampler
 from .rl.rewards import find_reward
-from .strict import at_least, build, to_dict
+from .strict import at_least, between, build, to_dict
 from .train import tuning
 from .train.lora import LoRA
 from .train.teach import SFT
@@ -172,7 +172,7 @@ class Recipe:
     model: str
     target: str | None = None
     """Packaged target or folder in RWKU's layout; none where corpora say what is to be forgotten."""
-    seed: int = 0
+    seed: int = between(0, 2**32 - 1, 0)
     dtype: Literal["float32", "bfloat16"] = "float32"
     teach: Teach | None = None
     writing: Writing = Writing()
@@ -361,8 +361,6 @@ def _check_topics(u: Misdirect, where: str) -> None:
 
 
 def _check_settings(settings: Misdirection, where: str) -> None:
-    if settings.steering != "adaptive" and not settings.steering > 0:
-        raise UserError(f"{where}.settings.steering: found {settings.steering}, expected more than 0.")
     if settings.train_blocks and max(settings.train_blocks) > settings.block:
         raise UserError(
             f"{where}.settings.train_blocks: block {max(settings.train_blocks)} is above block "

@@ -1,11 +1,13 @@
 """Frozen dataclasses from plain mappings, strictly, and back.
 
-Every key is checked: an unknown one is answered with the nearest valid key, a wrong type or too small a number with
-what was found and what is expected, both with the dotted path."""
+Every key is checked: an unknown one is answered with the nearest valid key, a wrong type or a number out of its bounds
+with what was found and what is expected, both with the dotted path. Every number has to be finite."""
 
 import dataclasses
+import math
 import types
 import typing
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Literal, Union
 
@@ -17,10 +19,25 @@ def at_least(least: float, default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"least": least})
 
 
+def more_than(bound: float, default: Any) -> Any:
+    """A dataclass field whose number has to be greater than ``bound``."""
+    return dataclasses.field(default=default, metadata={"bound": bound})
+
+
+def between(least: float, most: float, default: Any) -> Any:
+    """A dataclass field with a smallest and a largest sensible value."""
+    return dataclasses.field(default=default, metadata={"least": least, "most": most})
+
+
 def build(kind: Any, value: Any, where: str) -> Any:
     """``value`` as ``kind``: a dataclass from a mapping, else a checked scalar, tuple or mapping.
 
     Raises UserError that names the place (``where``) for anything else."""
+    if kind is float and isinstance(value, str):  # YAML 1.1 reads 5e-4 as text
+        with suppress(ValueError):
+            value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}: found {value}, expected a finite number.")
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -34,9 +51,6 @@ def build(kind: Any, value: Any, where: str) -> Any:
         return tuple(build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is dict and isinstance(value, dict):
         return {str(key): build(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if kind is float and isinstance(value, str):  # YAML 1.1 reads 5e-4 as text
-        with suppress(ValueError):
-            return float(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         with suppress(OverflowError):
             return float(value)
@@ -62,10 +76,19 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
     separator = "." if not where.endswith((".yaml", ".yml")) else ": "
     given = {key: build(hints[key], item, f"{where}{separator}{key}") for key, item in value.items()}
     for f in dataclasses.fields(kind):
-        least = f.metadata.get("least")
-        if least is not None and given.get(f.name) is not None and not given[f.name] >= least:
-            raise UserError(f"{where}{separator}{f.name}: found {given[f.name]}, expected at least {least}.")
+        found = given.get(f.name)
+        if isinstance(found, int | float) and (expected := _out_of_bounds(found, f.metadata)):
+            raise UserError(f"{where}{separator}{f.name}: found {found}, expected {expected}.")
     return kind(**given)
+
+
+def _out_of_bounds(number: float, bounds: Mapping[str, float]) -> str:
+    """What was expected of a number that is out of bounds; "" if it is within."""
+    if "least" in bounds and number < bounds["least"]:
+        return f"at least {bounds['least']}"
+    if "most" in bounds and number > bounds["most"]:
+        return f"at most {bounds['most']}"
+    return f"more than {bounds['bound']}" if "bound" in bounds and number <= bounds["bound"] else ""
 
 
 def _build_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:

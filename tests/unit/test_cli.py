@@ -15,7 +15,9 @@ import pytest
 from tiny import BLOCKS, make_model, make_tokenizer, no_file_larger_than, save_model, write_recipe
 
 from expunge import __version__, pipeline
+from expunge.bench_rows import diverged
 from expunge.cli import main
+from expunge.recipe import load_recipe
 
 VERBS = (
     "run",
@@ -365,6 +367,40 @@ def test_unlearn_trains_a_delta_from_files_and_nothing_else(model_folder, out, c
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [set(row["parts"]) for row in rows] == [{"forget", "retain"}] * 2  # no trace, no reasoning was given
     assert not (out / "evals").exists()
+
+
+def plain_unlearning(folder: Path, model: Path, out: Path, *changes: str) -> list[str | Path]:
+    """Words of a small `expunge unlearn`; ``folder`` takes its texts."""
+    streams = [part for name in ("forget", "retain") for part in (f"--{name}", texts(folder, name))]
+    return ["unlearn", model, *streams, *(w for c in (*SMALL, *changes) for w in ("--set", c)), "--out", out]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("unlearn.settings.steering=1e30", "the loss of r2mu is nan at step 0: no delta is written"),
+        ("unlearn.loop.lr=1e39", "the loss of r2mu is nan at step 1: no delta is written"),
+        ("unlearn.settings.steering=1e-60", "the vector that r2mu steers by is 0"),
+    ],
+)
+def test_a_loss_that_becomes_no_number_ends_unlearning_without_a_delta(
+    told, model_folder, out, tmp_path, change, message
+):
+    assert message in told(*plain_unlearning(tmp_path, model_folder, out, change))
+    assert not (out / "delta.safetensors").exists()
+
+
+def test_weights_that_are_no_numbers_after_the_last_step_are_not_written(told, model_folder, out, tmp_path):
+    changes = ("unlearn.loop.lr=1e39", "unlearn.loop.steps=1")
+    message = told(*plain_unlearning(tmp_path, model_folder, out, *changes))
+    assert "r2mu: 2 of 2 trained matrices hold no finite numbers, the first model.layers.1.mlp.down_proj" in message
+    assert not list(out.glob("delta*"))
+
+
+def test_a_benchmark_accepts_what_a_single_run_does_not(told, recipe, out):
+    run = load_recipe(str(recipe(teach=None)), ("unlearn.settings.steering=1e30", "unlearn.loop.steps=1"))
+    assert pipeline.run(run, out, "unlearn", accept_ruined=True).delta.exists()
+    assert diverged(out).startswith("the loss is nan at step 0")
 
 
 def test_unlearn_without_what_it_needs(told, model_folder, out, tmp_path):

@@ -107,10 +107,20 @@ def test_a_slip_is_answered_with_place_and_remedy(load, change, told):
         ("unlearn.loop.steps=0", r"unlearn\.loop\.steps: found 0, expected at least 1"),
         ("unlearn.loop.batch_size=0", r"unlearn\.loop\.batch_size: found 0, expected at least 1"),
         ("unlearn.loop.lr=-1e-3", r"unlearn\.loop\.lr: found -0\.001, expected at least 0"),
-        ("unlearn.loop.lr=nan", r"unlearn\.loop\.lr: found nan, expected at least 0"),
+        ("unlearn.loop.lr=nan", r"unlearn\.loop\.lr: found nan, expected a finite number"),
         ("teach.sft.batch_size=-2", r"teach\.sft\.batch_size: found -2, expected at least 1"),
         ("evaluate.perplexity_tokens=1", r"evaluate\.perplexity_tokens: found 1, expected at least 2"),
-        ("unlearn.settings.steering=0", r"steering: found 0\.0, expected more than 0"),
+        ("unlearn.loop.weight_decay=-1", r"unlearn\.loop\.weight_decay: found -1\.0, expected at least 0"),
+        ("unlearn.loop.lr=1e999", r"unlearn\.loop\.lr: found inf, expected a finite number"),
+        ("unlearn.settings.steering=0", r"unlearn\.settings\.steering: found 0\.0, expected more than 0"),
+        ("unlearn.settings.steering=.inf", r"unlearn\.settings\.steering: found inf, expected a finite number"),
+        ("unlearn.settings.steering_factor=0", r"unlearn\.settings\.steering_factor: found 0\.0, expected more than 0"),
+        ("unlearn.settings.retain=-1", r"unlearn\.settings\.retain: found -1\.0, expected at least 0"),
+        ("unlearn.settings.trace=-.inf", r"unlearn\.settings\.trace: found -inf, expected a finite number"),
+        ("unlearn.settings.reasoning=-0.5", r"unlearn\.settings\.reasoning: found -0\.5, expected at least 0"),
+        ("goals=[{score: x, at_most: .nan}]", r"goals\[0\]\.at_most: found nan, expected a finite number"),
+        ("seed=-1", r"seed: found -1, expected at least 0"),
+        (f"seed={2**32}", r"seed: found 4294967296, expected at most 4294967295"),
         ("unlearn.settings.train_blocks=[3, 8]", r"block 8 is above block 7, where the loss looks"),
         ("unlearn.settings.train=mlp.(down", r"unlearn\.settings\.train: not a regular expression"),
     ],
@@ -118,6 +128,29 @@ def test_a_slip_is_answered_with_place_and_remedy(load, change, told):
 def test_a_number_that_cannot_be_meant_is_refused(load, override, told):
     with pytest.raises(UserError, match=told):
         load(MINIMAL, override)
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "told"),
+    [
+        ("rna", "noise: -0.1", r"noise: found -0\.1, expected at least 0"),
+        ("rna", "noise: .nan", r"noise: found nan, expected a finite number"),
+        ("rtp", "penalty: -1", r"penalty: found -1\.0, expected at least 0"),
+        ("lunar", "factor: 0", r"factor: found 0\.0, expected more than 0"),
+        ("r2mu_v0", "trace: -1", r"trace: found -1\.0, expected at least 0"),
+    ],
+)
+def test_a_setting_of_one_method_that_cannot_be_meant_is_refused(load, method, setting, told):
+    stage = {"method": method, "settings": yaml.safe_load(setting)}
+    with pytest.raises(UserError, match=rf"unlearn\.settings\.{told}"):
+        load(yaml.safe_dump({**yaml.safe_load(MINIMAL), "unlearn": stage}))
+
+
+def test_a_number_of_one_topic_is_checked_like_any_other(load):
+    streams = {name: ["general"] for name in ("forget", "retain")}
+    stage = {"method": "rmu", "streams": streams, "topics": {"bio": {"settings": {"steering": 0}}}}
+    with pytest.raises(UserError, match=r"unlearn\.topics\.bio\.settings\.steering: found 0\.0, expected more than 0"):
+        load(yaml.safe_dump({**yaml.safe_load(MINIMAL), "unlearn": stage}))
 
 
 TWO_STAGES = """

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..losses import precise
+from ..strict import more_than
 from . import misdirection
 from .misdirection import Parts, Seen
 from .r2mu import R2MU
@@ -31,7 +32,7 @@ CONTROL = {"forget": 8, "unknown": 8}
 class LUNAR(R2MU):
     """Settings; c is not used: the length of r follows from the model and ``factor``."""
 
-    factor: float = 2.0
+    factor: float = more_than(0, 2.0)
 
 
 SETTINGS = LUNAR

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..losses import masked_mse, mean_norm
+from ..strict import at_least, more_than
 
 STEERED = ("forget", "trace")
 Parts = dict[str, Tensor]
@@ -34,10 +35,10 @@ class Misdirection:
     legacy_param_index: int | None = None
     """Train the matrix at this place of a block's parameter list instead, as old scripts did (``--param_ids``).
     Place 6 is mlp.down_proj on Llama, but self_attn.o_proj on Qwen2 and mlp.gate_proj on Qwen3."""
-    steering: float | Literal["adaptive"] = "adaptive"
+    steering: float | Literal["adaptive"] = more_than(0, "adaptive")
     """c, in units of activation norm; ``adaptive``: ``steering_factor`` x the mean forget norm."""
-    steering_factor: float = 5.0
-    retain: float = 1.4
+    steering_factor: float = more_than(0, 5.0)
+    retain: float = at_least(0, 1.4)
     relative: bool = False
     """Divide the loss by c^2 / hidden size, so that weights and lr carry over between models."""
     skip_sink_tokens: bool = True

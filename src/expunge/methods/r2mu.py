@@ -9,6 +9,7 @@ the model that the stage begins with, u a random direction with positive entries
 
 from dataclasses import dataclass
 
+from ..strict import at_least
 from . import misdirection
 
 STREAMS = ("forget", "retain", "trace", "reasoning")
@@ -18,8 +19,8 @@ STREAMS = ("forget", "retain", "trace", "reasoning")
 class R2MU(misdirection.Misdirection):
     """Settings. Weights are the paper's gamma (``retain``), alpha (``trace``), beta (``reasoning``)."""
 
-    trace: float = 1.0
-    reasoning: float = 1.0
+    trace: float = at_least(0, 1.0)
+    reasoning: float = at_least(0, 1.0)
 
     def weights(self) -> dict[str, float]:
         return {**super().weights(), "trace": self.trace, "reasoning": self.reasoning}

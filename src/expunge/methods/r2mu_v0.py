@@ -7,6 +7,7 @@ It forgets traces as well as R2MU and loses the ability to reason: the term that
 
 from dataclasses import dataclass
 
+from ..strict import at_least
 from . import misdirection
 
 STREAMS = ("forget", "retain", "trace")
@@ -16,7 +17,7 @@ STREAMS = ("forget", "retain", "trace")
 class R2MUv0(misdirection.Misdirection):
     """Settings; ``trace`` is the paper's alpha."""
 
-    trace: float = 1.0
+    trace: float = at_least(0, 1.0)
 
     def weights(self) -> dict[str, float]:
         return {**super().weights(), "trace": self.trace}

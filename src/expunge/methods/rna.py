@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..strict import at_least
 from . import misdirection
 from .r2mu import R2MU, STREAMS
 
@@ -23,7 +24,7 @@ __all__ = ["SETTINGS", "STREAMS", "control", "loss"]
 class RNA(R2MU):
     """Settings; ``noise`` is in units of activation, as the paper's square root of nu."""
 
-    noise: float = 0.1
+    noise: float = at_least(0, 0.1)
 
 
 SETTINGS = RNA

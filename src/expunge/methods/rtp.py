@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..strict import at_least
 from . import misdirection
 
 STREAMS = ("forget", "retain")
@@ -24,7 +25,7 @@ WORDS = (
 class RTP(misdirection.Misdirection):
     """Settings; ``penalty`` is the paper's lambda."""
 
-    penalty: float = 1.0
+    penalty: float = at_least(0, 1.0)
     words: tuple[str, ...] = WORDS
 
 

@@ -56,7 +56,7 @@ class RL:
     """What replies are sampled in: as the model is, or in bfloat16, where the loss weighs each token by the ratio of
     its probabilities. ``auto``: bfloat16 for a small float32 model where the processor has units for it."""
     lr: float = at_least(0, 2e-6)
-    weight_decay: float = 0.01
+    weight_decay: float = at_least(0, 0.01)
     max_grad_norm: float = at_least(0, 1.0)
     """0: no limit."""
     passes: int = at_least(1, 1)

@@ -1,5 +1,6 @@
 """The stage of the representation methods: streams from sources, the lower part of the model, the loop."""
 
+import math
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def check(work: Work, stage: Misdirect, tokenizer: Any, blocks: int) -> None:
 
 def carry_out(work: Work, stage: Misdirect) -> dict[str, Any]:
     """Train; the changed matrices by parameter name. Leaves rows of ``metrics.jsonl`` and, told,
-    the steering length."""
+    the steering length. Raises UserError as soon as the loss is no number, unless ruined models are accepted."""
     if not METHODS[stage.method].STREAMS:
         if not (work.folder / "metrics.jsonl").exists():
             write_jsonl(work.folder / "metrics.jsonl", [])
@@ -51,6 +52,16 @@ def carry_out(work: Work, stage: Misdirect) -> dict[str, Any]:
     log = MetricsLog(work.folder / "metrics.jsonl", stage.method)
     checkpoint = work.folder / f"{stage.method}.state.safetensors"
     with bar(f"unlearn ({stage.method})", stage.loop.steps) as advance:
+        step = per_step(log, advance)
+
+        def record(row: dict[str, Any]) -> None:
+            step(row)
+            if not work.accept_ruined and not math.isfinite(row["loss"]):
+                raise UserError(
+                    f"the loss of {stage.method} is {row['loss']} at step {row['step']}: no delta is written. Try a "
+                    "smaller unlearn.loop.lr, steering or weight of a stream, with another --out."
+                )
+
         outcome = unlearn(
             decoder,
             topics,
@@ -60,7 +71,7 @@ def carry_out(work: Work, stage: Misdirect) -> dict[str, Any]:
             checkpoint=checkpoint,
             cache=_prefix_cache(work, stage),
             reflect=reflect,
-            log=per_step(log, advance),
+            log=record,
         )
     lengths = outcome.steering_length
     length = lengths if len(lengths) > 1 else max(lengths.values())

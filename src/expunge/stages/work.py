@@ -16,13 +16,14 @@ from ..recipe import Recipe
 @dataclass(frozen=True)
 class Work:
     """``original``: folder of the model before any unlearning; ``before``: the delta of the stages before this one,
-    None for the first."""
+    None for the first; ``accept_ruined``: go on where a loss is no number."""
 
     recipe: Recipe
     target: Target | None
     folder: Path
     original: Path
     before: Path | None = None
+    accept_ruined: bool = False
 
     def material(self, tokenizer: Any, written: Mapping[str, Sequence[Text]] | None = None) -> Material:
         """What the recipe's sources draw on; ``written``: what the model wrote in the run."""

@@ -47,7 +47,7 @@ class Training:
     accumulate: int = at_least(1, 1)
     """In how many pieces a step is computed: more need less memory for the same numbers."""
     warmup_steps: int = at_least(0, 10)
-    weight_decay: float = 0.01
+    weight_decay: float = at_least(0, 0.01)
     max_grad_norm: float = at_least(0, 1.0)
     """0: no limit."""
     first_block: int = at_least(0, 0)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data.streams import Batch, Stream
+from ..errors import UserError
 from ..losses import masked_cosine
 from ..memory import keep_freed_memory
 from ..methods import METHODS, control_batches, reference_streams
@@ -32,7 +33,7 @@ class Steps:
     steps: int = at_least(1, 100)
     lr: float = at_least(0, 5e-4)
     batch_size: int = at_least(1, 4)
-    weight_decay: float = 0.01
+    weight_decay: float = at_least(0, 0.01)
     save_every: int = at_least(1, 50)
     masters: bool = True
     """Take steps in float32 copies of what trains in bfloat16; most steps of the published size are lost without."""
@@ -100,12 +101,18 @@ def accumulate(
 
 
 def make_control(split: SplitDecoder, topic: Topic, method: str, generator: torch.Generator, device: Any) -> Tensor:
-    """What the topic's steered streams are drawn to. Shape (hidden,)."""
+    """What the topic's steered streams are drawn to. Shape (hidden,). Raises UserError if that is 0, no direction."""
     seen = {}
     for name, count in control_batches(method).items():
         batches = [topic.streams[name].batch(k).to(device) for k in range(count)]
         seen[name] = [Seen(split.original(batch.ids, batch.mask), batch.counted) for batch in batches]
     control: Tensor = METHODS[method].control(topic.settings, seen, generator)
+    if not control.any():
+        what = f"topic {topic.name!r}: " if topic.name else ""
+        raise UserError(
+            f"{what}the vector that {method} steers by is 0: found no difference and no length to make it from. Check "
+            "the sources of the streams (other texts in unknown than in forget) and unlearn.settings.steering."
+        )
     return control
 
 
