@@ -15,6 +15,11 @@ SUITE_NAMES = (
     "utility, lm_eval"
 )
 
+OUT_OF_MEMORY = (
+    "out of memory ({}). Give less at once (a smaller batch_size or max_tokens in the recipe, --batch-size), take a "
+    "smaller model or --dtype bfloat16 (dtype: bfloat16 in a recipe), or end what else is using the device."
+)
+
 EXAMPLES = """examples:
   expunge run recipes/quickstart.yaml             forget Stephen King, end to end, with a report
   expunge run recipes/quickstart.yaml --out runs/mine --set unlearn.loop.lr=5e-4
@@ -256,6 +261,13 @@ def _recipe_options(sub: argparse.ArgumentParser) -> None:
     _set_option(sub)
 
 
+def _out_of_memory(error: Exception) -> bool:
+    """Is it that, on a GPU or on the processor? Asks without loading torch, which alone raises the former."""
+    torch = sys.modules.get("torch")
+    on_device = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return on_device or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 2 on bad input or an interrupt, with one clear message."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -268,6 +280,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("interrupted: what is done is kept; run the same command again to go on.", file=sys.stderr)
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        if not _out_of_memory(error):
+            raise
+        print(f"error: {OUT_OF_MEMORY.format((str(error).splitlines() or ['no more can be had'])[0])}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"error: {error}. Check the path, its permissions and the free space.", file=sys.stderr)

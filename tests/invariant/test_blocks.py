@@ -273,6 +273,28 @@ def test_a_missing_shard_and_a_missing_tensor_are_named(tmp_path, llama):
         load_prefix(whole, 8)
 
 
+@pytest.mark.parametrize("content", [{"metadata": {}}, {"weight_map": ["a"]}, {"weight_map": {"a": 3}}, [1]])
+def test_an_index_that_is_none_is_told(tmp_path, llama, content):
+    folder = save_model(tmp_path / "m", llama, shard="40KB")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"index\.json: found no weight_map that gives a file for each tensor"):
+        load_prefix(folder, 1)
+
+
+def test_an_index_that_names_the_wrong_shard_and_a_damaged_shard_are_told(tmp_path, llama):
+    folder = save_model(tmp_path / "m", llama, shard="40KB")
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    places, name = index["weight_map"], "model.layers.0.mlp.down_proj.weight"
+    right, wrong = places[name], next(file for file in places.values() if file != places[name])
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {**places, name: wrong}}))
+    with pytest.raises(UserError, match=rf"says that {wrong} holds {name}, which is not in it"):
+        load_prefix(folder, 1)
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / right).write_bytes((folder / right).read_bytes()[:100])
+    with pytest.raises(UserError, match=rf"{right} is damaged .* Fetch the model again"):
+        load_prefix(folder, 1)
+
+
 def test_only_the_shards_that_are_needed_are_opened(tmp_path, llama, monkeypatch):
     folder = save_model(tmp_path / "m", llama, shard="40KB")
     index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]

@@ -197,6 +197,11 @@ def test_points_with_another_original_share_nothing_of_it(recipe, place, tmp_pat
         (("unlearn.settings.retain=1,much",), "unlearn.settings.retain: found 'much'"),
         (("unlearn.settings.retain=1,20", "unlearn.settings.train_blocks=[3],[9]"), "block 9 is above block 3"),
         (("unlearn.settings.block=3,99",), "block 99 is out of range"),
+        (("unlearn.settings.train=mlp,fc1",), "no parameter matches 'fc1' in blocks [2, 3]"),
+        (
+            ("unlearn.settings.steering_factor=3,0",),
+            "unlearn.settings.steering_factor: found 0.0, expected more than 0",
+        ),
         (("unlearn.streams.retain=[general],[genral]",), "unknown source 'genral'"),
         (("target=nobody",), "unknown target 'nobody'"),
         (("unlearn.settings.retain",), "expected KEY=V1,V2"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny import BLOCKS, make_model, make_tokenizer, no_file_larger_than, save_model, write_recipe
 
 from expunge import __version__, pipeline
@@ -41,6 +42,7 @@ def told(cache: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Run a command that must fail; its one message."""
 
     def run(*arguments: str | Path) -> str:
+        capsys.readouterr()  # what making the test's files has said
         assert main([str(argument) for argument in arguments]) == 2
         err = capsys.readouterr().err
         assert "Traceback" not in err
@@ -176,10 +178,21 @@ def test_first_taught_block_out_of_range(told, recipe, out):
     assert f"block {BLOCKS} is out of range" in message
 
 
-def test_pattern_that_matches_no_matrix(told, recipe, out):
-    message = told("run", recipe(teach=None), "--out", out, "--set", "unlearn.settings.train=mlp.fc1")
-    assert "no parameter matches 'mlp.fc1'" in message
-    assert "self_attn.o_proj.weight" in message
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train=mlp.fc1", "no parameter matches 'mlp.fc1' in blocks [2, 3]"),
+        ("train_blocks=[]", "in blocks []"),
+        ("legacy_param_index=99", "no parameter matches place 99"),
+    ],
+)
+def test_a_choice_that_matches_no_matrix_is_told_before_anything_is_done(told, recipe, out, cache, change, message):
+    words = ("run", recipe(), "--out", out, "--until", "prepare")
+    found = told(*words, "--set", f"unlearn.settings.{change}")
+    assert message in found
+    assert "self_attn.o_proj.weight" in found
+    assert not out.exists() and not cache.exists()
+    assert main([str(word) for word in words]) == 0
 
 
 def broken_model(folder: Path, kind: str) -> str:
@@ -201,6 +214,8 @@ def broken_model(folder: Path, kind: str) -> str:
         weights.unlink()
     elif kind == "pickled weights":
         weights.rename(folder / "pytorch_model.bin")
+    elif kind == "index without a map":
+        (folder / "model.safetensors.index.json").write_text('{"metadata": {}}')
     elif kind == "cut weights":
         weights.write_bytes(weights.read_bytes()[:5000])
     elif kind == "broken tokenizer":
@@ -213,6 +228,7 @@ def broken_model(folder: Path, kind: str) -> str:
         "no weights": "there are no safetensors weights",
         "pickled weights": "there are no safetensors weights; convert the model first (pickles are not loaded)",
         "cut weights": "model.safetensors is damaged",
+        "index without a map": "model.safetensors.index.json: found no weight_map that gives a file for each tensor",
         "no tokenizer": "the tokenizer cannot be loaded",
         "broken tokenizer": "the tokenizer cannot be loaded",
         "no template": "the model's tokenizer has no chat template; choose an instruct model",
@@ -229,6 +245,7 @@ def broken_model(folder: Path, kind: str) -> str:
         "no weights",
         "pickled weights",
         "cut weights",
+        "index without a map",
         "no tokenizer",
         "broken tokenizer",
         "no template",
@@ -326,6 +343,32 @@ def test_an_interrupt_is_told_and_leaves_with_two(told, recipe, out, monkeypatch
     assert message == "interrupted: what is done is kept; run the same command again to go on.\n"
     assert (out / "recipe.json").exists()
     assert not (out / "traces.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has 78 GiB."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+        MemoryError(),
+    ],
+)
+def test_memory_that_does_not_suffice_is_told(told, recipe, out, monkeypatch, error):
+    monkeypatch.setattr(pipeline, "write", lambda *arguments: raise_it(error))
+    message = told("run", recipe(teach=None), "--out", out)
+    assert message.startswith("error: out of memory (")
+    assert "smaller batch_size or max_tokens in the recipe" in message
+    assert (str(error).splitlines() or ["no more can be had"])[0] in message
+
+
+def test_another_error_of_the_library_keeps_its_traceback(recipe, out, cache, monkeypatch):
+    monkeypatch.setattr(pipeline, "write", lambda *arguments: raise_it(RuntimeError("shapes do not match")))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        main(["run", str(recipe(teach=None)), "--out", str(out)])
+
+
+def raise_it(error: Exception) -> None:
+    raise error
 
 
 def test_report_and_apply_need_a_run_folder(told, tmp_path):

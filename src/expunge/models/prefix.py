@@ -6,7 +6,7 @@ the frozen model; the frozen model is the saved copies of what trains. Same loss
 whole models, at a tenth of the work (docs/r2mu.md, "What a step costs")."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,21 +33,10 @@ def load_prefix(
     """Embedding and blocks 0..block of a checkpoint, tensor by tensor; weights above are never read.
 
     Where the file has the dtype asked for and the device is the CPU, weights stay mapped from the file.
-    Raises UserError for a block that the model does not have, an unknown architecture, a missing shard or
-    tensor, and weights that are not floating-point (a quantised checkpoint)."""
-    from accelerate import init_empty_weights
-    from transformers import AutoModel
-
+    Raises UserError for what :func:`empty_prefix` and :func:`find_weights` refuse, and for weights that are not
+    floating-point (a quantised checkpoint)."""
     folder = Path(folder)
-    config = read_config(folder)
-    check_known(config, folder)
-    check_block(block, config.num_hidden_layers)
-    config.num_hidden_layers = block + 1
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[: block + 1]
-    with init_empty_weights(include_buffers=False):
-        decoder = AutoModel.from_config(config, dtype=dtype)
-    decoder.norm = nn.Identity()
+    decoder = empty_prefix(folder, block, dtype)
     shapes = {name: parameter.shape for name, parameter in decoder.named_parameters()}
     tensors = {}
     for name, tensor in _read(folder, shapes):
@@ -62,9 +51,29 @@ def load_prefix(
     return decoder.to(device).eval().requires_grad_(False)
 
 
-def _read(folder: Path, wanted: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """Name relative to the decoder and tensor, of each wanted name; only the shards that hold them are opened."""
-    from safetensors import safe_open
+def empty_prefix(folder: Path, block: int, dtype: torch.dtype = torch.float32) -> Any:
+    """Embedding and blocks 0..block without their weights (device ``meta``): what a checkpoint would be read into.
+
+    Raises UserError for an unknown architecture and for a block that the model does not have."""
+    from accelerate import init_empty_weights
+    from transformers import AutoModel
+
+    config = read_config(folder)
+    check_known(config, folder)
+    check_block(block, config.num_hidden_layers)
+    config.num_hidden_layers = block + 1
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[: block + 1]
+    with init_empty_weights(include_buffers=False):
+        decoder = AutoModel.from_config(config, dtype=dtype)
+    decoder.norm = nn.Identity()
+    return decoder
+
+
+def find_weights(folder: Path, wanted: Iterable[str]) -> dict[Path, list[tuple[str, str]]]:
+    """Shard -> (name relative to the decoder, stored name) of each wanted name; no other shard is opened, no tensor
+    read. Raises UserError for an index that is none, a missing or damaged shard, and a tensor that is not in it."""
+    from safetensors import SafetensorError, safe_open
 
     places = _places(folder)
     by_shard: dict[Path, list[tuple[str, str]]] = {}
@@ -74,6 +83,22 @@ def _read(folder: Path, wanted: Mapping[str, Any]) -> Iterator[tuple[str, Tensor
             raise UserError(f"{folder}: the checkpoint has no model.{name}; its config.json and weights do not match.")
         by_shard.setdefault(places[stored], []).append((name, stored))
     for shard, names in by_shard.items():
+        try:
+            with safe_open(shard, framework="pt") as file:
+                held = set(file.keys())
+        except SafetensorError as error:
+            raise UserError(f"{shard} is damaged ({error}). Fetch the model again.") from None
+        if lacking := [stored for _, stored in names if stored not in held]:
+            said = f"{INDEX} says that {shard.name} holds {lacking[0]}"
+            raise UserError(f"{folder}: {said}, which is not in it. Fetch the model again.")
+    return by_shard
+
+
+def _read(folder: Path, wanted: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    """Name relative to the decoder and tensor, of each wanted name."""
+    from safetensors import safe_open
+
+    for shard, names in find_weights(folder, wanted).items():
         with safe_open(shard, framework="pt") as file:
             for name, stored in names:
                 yield name, file.get_tensor(stored)
@@ -84,7 +109,13 @@ def _places(folder: Path) -> dict[str, Path]:
     from safetensors import safe_open
 
     if (folder / INDEX).exists():
-        places = {name: folder / shard for name, shard in read_json(folder / INDEX)["weight_map"].items()}
+        index = read_json(folder / INDEX)
+        shards = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+            raise UserError(
+                f"{folder / INDEX}: found no weight_map that gives a file for each tensor; fetch the model again."
+            )
+        places = {name: folder / shard for name, shard in shards.items()}
         missing = sorted({path.name for path in places.values() if not path.exists()})
         if missing:
             raise UserError(f"{folder}: {INDEX} names {', '.join(missing)}, which is not there. Fetch it.")

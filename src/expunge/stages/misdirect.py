@@ -12,11 +12,11 @@ from ..files import cache_dir, content_hash, file_hash, read_jsonl, write_json, 
 from ..methods import METHODS, control_batches
 from ..methods.misdirection import steers
 from ..methods.rtp import token_ids
-from ..models.blocks import check_block
+from ..models.blocks import check_block, select
 from ..models.cache import PrefixCache
 from ..models.delta import read_delta
 from ..models.load import load_tokenizer, model_hash
-from ..models.prefix import Upper, load_prefix, lower_part
+from ..models.prefix import Upper, empty_prefix, find_weights, load_prefix, lower_part
 from ..progress import bar, per_step
 from ..recipe import Misdirect
 from ..run_folder import told_name
@@ -26,7 +26,8 @@ from .work import Work
 
 
 def check(work: Work, stage: Misdirect, tokenizer: Any, blocks: int) -> None:
-    """Read every source and compare block numbers with the model's. Raises UserError."""
+    """Read every source; find what is to be trained, and the weights of the blocks below, in the model's files.
+    Raises UserError."""
     if stage.method == "icu" and work.target is None:
         raise UserError("icu tells the model whom it has forgotten: give target.")
     material = work.material(tokenizer)
@@ -38,6 +39,9 @@ def check(work: Work, stage: Misdirect, tokenizer: Any, blocks: int) -> None:
         if METHODS[stage.method].STREAMS:
             for block in (settings.block, *settings.train_blocks):
                 check_block(block, blocks)
+            decoder = empty_prefix(work.original, settings.block)
+            select(decoder, settings.train, settings.train_blocks, settings.legacy_param_index)
+            find_weights(work.original, (name for name, _ in decoder.named_parameters()))
 
 
 def carry_out(work: Work, stage: Misdirect) -> dict[str, Any]:
