@@ -14,12 +14,14 @@ from tiny import make_model
 from expunge.data.chat import Encoded
 from expunge.data.streams import Row, Stream
 from expunge.methods import METHODS
+from expunge.methods.lunar import LUNAR
 from expunge.methods.r2mu import R2MU
+from expunge.models.blocks import select
 from expunge.models.cache import PrefixCache
-from expunge.models.prefix import load_prefix
+from expunge.models.prefix import SplitDecoder, load_prefix
 from expunge.train.state import interruptible
 from expunge.train.teach import SFT, sft
-from expunge.train.unlearn import Outcome, Steps, Topic, unlearn
+from expunge.train.unlearn import Outcome, Steps, Topic, make_control, unlearn
 
 SETTINGS = R2MU(block=2, train_blocks=(1, 2), retain=2.0, steering_factor=2.0)
 LOOP = Steps(steps=9, lr=1e-2, batch_size=2, save_every=100)
@@ -240,6 +242,18 @@ def test_every_method_of_the_family_trains_and_resumes_to_the_same_matrices(mode
         forget_something(model_folder, checkpoint=state, interrupt_at=4, **more)
     resumed, _ = forget_something(model_folder, checkpoint=state, **more)
     assert all(torch.equal(whole.matrices[name], resumed.matrices[name]) for name in whole.matrices)
+
+
+def test_lunar_makes_its_vector_of_the_same_tokens_where_padding_counts(model_folder):
+    decoder = load_prefix(model_folder, SETTINGS.block)
+    split = SplitDecoder(decoder, select(decoder, "down_proj", (1, 2)))
+    found = []
+    for padding in (False, True):
+        rows = {"forget": streams()["forget"].rows, "unknown": streams()["retain"].rows[:3]}
+        given = {name: Stream(name, part, 2, 0, 7, count_padding=padding) for name, part in rows.items()}
+        topic = Topic("", given, LUNAR(block=2, train_blocks=(1, 2)))
+        found.append(make_control(split, topic, "lunar", torch.Generator(), "cpu"))
+    assert torch.equal(*found)
 
 
 def test_a_run_with_the_prefix_cache_ends_with_the_same_matrices(model_folder):

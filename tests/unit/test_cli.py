@@ -465,11 +465,24 @@ def test_a_recipe_of_another_method_runs_to_its_report(recipe, out, cache, metho
         value["unlearn"] = {"method": method}
     else:
         value["unlearn"]["streams"] = {k: value["unlearn"]["streams"][k] for k in ("forget", "retain")}
+    if method == "rtp":
+        value["unlearn"]["settings"]["words"] = ["a"]  # none of the usual words is one token of the tiny tokenizer
     path = recipe()
     path.write_text(json.dumps(value))
     assert main(["run", str(path), "--out", str(out)]) == 0
     assert (out / "report.html").exists()
     assert json.loads((out / "run.json").read_text())["method"] == method
+
+
+def test_reflection_words_of_which_none_is_a_token_are_told_before_anything_is_done(told, recipe, out):
+    value = json.loads(recipe().read_text())
+    value["unlearn"] |= {"method": "rtp", "settings": {"block": 3, "train_blocks": [2, 3], "words": ["Nevertheless"]}}
+    value["unlearn"]["streams"] = {k: value["unlearn"]["streams"][k] for k in ("forget", "retain")}
+    (path := recipe()).write_text(json.dumps(value))
+    assert "unlearn.settings.words: found Nevertheless, of which no word is a single token of this model" in told(
+        "run", path, "--out", out
+    )
+    assert not out.exists()
 
 
 def test_a_recipe_without_a_target_scores_choices_and_questions(model_folder, out, cache, tmp_path, recipe):

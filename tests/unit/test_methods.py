@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from expunge.errors import UserError
 from expunge.evals.task import manner_of
 from expunge.methods import METHODS, control_batches, icu, lunar, reference_streams, rna, rtp, zerothink
 from expunge.methods.misdirection import Seen, steers
@@ -76,12 +77,16 @@ def test_rna_without_noise_is_r2mu_and_with_noise_its_held_terms_grow_by_the_var
     assert parts["retain"].item() == pytest.approx(0.25, rel=0.02)
 
 
-def test_lunar_moves_steered_texts_by_the_difference_of_the_last_tokens():
-    forget = [Seen(torch.tensor([[[1.0, 1.0], [2.0, 4.0], [99.0, 99.0]]]), torch.tensor([[1, 1, 0]]))]
-    unknown = [
-        Seen(torch.tensor([[[7.0, 7.0], [3.0, 8.0]]]), torch.tensor([[0, 1]])),
-        Seen(torch.tensor([[[5.0, 2.0], [0.0, 0.0]]]), torch.tensor([[1, 0]])),
-    ]
+@pytest.mark.parametrize("padding_counts", [False, True])
+def test_lunar_moves_steered_texts_by_the_difference_of_the_last_tokens(padding_counts):
+    def seen(states, tokens, skipped):
+        tokens = torch.tensor([tokens])
+        counted = torch.ones_like(tokens) if padding_counts else tokens.clone()
+        counted[:, :skipped] = 0
+        return Seen(torch.tensor([states]), counted, tokens)
+
+    forget = [seen([[1.0, 1.0], [2.0, 4.0], [99.0, 99.0]], [1, 1, 0], 0)]
+    unknown = [seen([[7.0, 7.0], [3.0, 8.0]], [1, 1], 1), seen([[5.0, 2.0], [0.0, 0.0]], [1, 0], 0)]
     generator = torch.Generator()
     control = lunar.control(lunar.LUNAR(factor=3.0), {"forget": forget, "unknown": unknown}, generator)
     # ((3, 8) + (5, 2)) / 2 - (2, 4) = (2, 1)
@@ -109,6 +114,9 @@ def test_only_words_of_one_token_are_penalised():
         return {"input_ids": known[text]}
 
     assert rtp.token_ids(words, ("Wait", "but", "<think>")) == [7, 8, 9]
+    for none in (("<think>",), ()):
+        with pytest.raises(UserError, match=r"unlearn\.settings\.words: found .* nothing to penalise"):
+            rtp.token_ids(words, none)
 
 
 def test_zerothink_puts_an_empty_thought_first():

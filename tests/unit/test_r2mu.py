@@ -105,6 +105,8 @@ def test_entries_of_the_direction_are_uniform_and_not_normal():
 
 def test_steering_length_as_given_or_from_the_counted_forget_states():
     hidden = torch.tensor([[[300.0, 400.0], [3.0, 4.0], [0.0, 15.0]]])
-    mask = torch.tensor([[0, 1, 1]])
-    assert steering_length(R2MU(steering=6.5), Seen(hidden, mask)) == 6.5
-    assert steering_length(R2MU(steering="adaptive", steering_factor=3.0), Seen(hidden, mask)) == pytest.approx(30.0)
+    mask, tokens = torch.tensor([[0, 1, 1]]), torch.tensor([[1, 1, 1]])
+    assert steering_length(R2MU(steering=6.5), Seen(hidden, mask, tokens)) == 6.5
+    assert steering_length(R2MU(steering="adaptive", steering_factor=3.0), Seen(hidden, mask, tokens)) == pytest.approx(
+        30.0
+    )

@@ -44,11 +44,13 @@ def control(settings: LUNAR, seen: Mapping[str, Sequence[Seen]], generator: torc
 
 
 def mean_last(batches: Sequence[Seen]) -> Tensor:
-    """Mean over all texts of the hidden state of the last token that counts. Shape (hidden,), float32 at least."""
+    """Mean over all texts of the hidden state of the last token that counts, never of padding.
+
+    Shape (hidden,), float32 at least."""
     found = []
     for seen in batches:
         places = torch.arange(1, seen.mask.shape[1] + 1, device=seen.mask.device)
-        last = (seen.mask * places).argmax(1)
+        last = (seen.mask * seen.tokens * places).argmax(1)
         found.append(precise(seen.hidden[torch.arange(len(last), device=last.device), last]))
     return torch.cat(found).mean(0)
 

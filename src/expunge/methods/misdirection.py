@@ -56,10 +56,11 @@ class Misdirection:
 @dataclass(frozen=True)
 class Seen:
     """What the original model gives for a batch: hidden (batch, tokens, hidden); mask (batch, tokens), 1 where
-    a token counts."""
+    a token counts; tokens (batch, tokens), 0 on padding, which may count as well."""
 
     hidden: Tensor
     mask: Tensor
+    tokens: Tensor
 
 
 def steers(stream: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..errors import UserError
 from ..strict import at_least
 from . import misdirection
 
@@ -34,13 +35,18 @@ control = misdirection.control
 
 
 def token_ids(tokenizer: Any, words: tuple[str, ...]) -> list[int]:
-    """Ids of the words that are one token, with and without a space before them."""
+    """Ids of the words that are one token, with and without a space before them. Raises UserError if none is."""
     ids = set()
     for word in words:
         for text in (word, " " + word):
             found = tokenizer(text, add_special_tokens=False)["input_ids"]
             if len(found) == 1:
                 ids.add(found[0])
+    if not ids:
+        raise UserError(
+            f"unlearn.settings.words: found {', '.join(words) or 'none'}, of which no word is a single token of this "
+            "model: there is nothing to penalise. Give words that are, or take method rmu."
+        )
     return sorted(ids)
 
 

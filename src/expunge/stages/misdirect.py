@@ -30,6 +30,8 @@ def check(work: Work, stage: Misdirect, tokenizer: Any, blocks: int) -> None:
     Raises UserError."""
     if stage.method == "icu" and work.target is None:
         raise UserError("icu tells the model whom it has forgotten: give target.")
+    if stage.method == "rtp":
+        token_ids(tokenizer, stage.settings.words)
     material = work.material(tokenizer)
     sources = {source for _, streams in stage.by_topic().values() for given in streams.values() for source in given}
     for source in sorted(sources):

@@ -105,7 +105,7 @@ def make_control(split: SplitDecoder, topic: Topic, method: str, generator: torc
     seen = {}
     for name, count in control_batches(method).items():
         batches = [topic.streams[name].batch(k).to(device) for k in range(count)]
-        seen[name] = [Seen(split.original(batch.ids, batch.mask), batch.counted) for batch in batches]
+        seen[name] = [Seen(split.original(batch.ids, batch.mask), batch.counted, batch.mask) for batch in batches]
     control: Tensor = METHODS[method].control(topic.settings, seen, generator)
     if not control.any():
         what = f"topic {topic.name!r}: " if topic.name else ""
