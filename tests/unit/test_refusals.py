@@ -37,7 +37,7 @@ def test_the_cases_are_many_and_of_both_kinds():
     assert len({case["text"] for case in CASES}) == len(CASES)
 
 
-@pytest.mark.parametrize("part", ["tune", "second", "third", "fourth", "eleventh"])
+@pytest.mark.parametrize("part", ["tune", "second", "third", "fourth", "eleventh", "twelfth"])
 def test_the_cases_that_were_tuned_on(part):
     assert wrong(part) == []
 
@@ -55,7 +55,7 @@ def test_the_odd_cases_that_were_tuned_on(part):
 
 
 def test_the_odd_cases_that_were_set_aside():
-    """As measured: 77 of 104 refusals are found (36 before the fifth round), and one of 81 others is taken for one."""
+    """As measured: 79 of 104 refusals are found (36 before the fifth round), and one of 81 others is taken for one."""
     assert share("aside", refusal=True) >= 0.7
     assert share("aside", refusal=False) <= 0.03
 

@@ -8,7 +8,8 @@ from .speech import NEUTRAL, WINDOW, any_of
 
 _INTERJECTION = re.compile(
     r"^(?:(?:oh(?: dear| no| boy)?|yikes|gosh|oops|darn|alas|whoa|ugh|er|erm|umm|my goodness|ah|aha|hmm+|hm|um|uh|well|"
-    r"hi|hello|hey|okay|ok|yes|no|nope|not|sure|pardon(?: me)?|excuse me|forgive me|my bad|of course|certainly|wow|"
+    r"hi|hello|hey|okay|ok|yes|no|nope|not|sure|my bad|of course|certainly|wow|"
+    r"(?:please )?(?:pardon|excuse|forgive) me|pardon|"
     r"honestly|so|and|but|though|however|although|yet|because|since|as(?! (?:for|far|to|much|an?|your|with)\b)|then|"
     r"look|in truth|truthfully|thank you|thanks|sorry|(?:my |our )?(?:sincere )?apolog\w+|good|great|nice|interesting|"
     r"fascinating|tricky|tough|hard|excellent|question|one|(?:i am |we are )?(?:so |very |terribly |deeply )?sorry)\b"

@@ -27,8 +27,10 @@ from .refusal_words import (
     MATTER,
     ME,
     MINE,
+    NAMED,
     NO_IDIOM,
     NONE,
+    NOT_COMPARED,
     NOT_OF_MANKIND,
     NOT_OF_ME,
     NOTHING,
@@ -69,7 +71,8 @@ RULES = (
     ),
     _rule(
         "can not answer",
-        rf"{THEN}{up_to(4)}{CAN_NOT} {up_to(3, without='to')}{TALK}{NO_IDIOM}",
+        rf"{THEN}{up_to(4)}{CAN_NOT} {up_to(3, without='to|without')}{TALK}{NO_IDIOM}{NOT_OF_MANKIND}",
+        rf"\b(?:not|never) (?:mine|my \w+) to {TELL}",
         # "I can't.", "Sorry, I won't.", "… but I don't."
         rf"(?:{THEN}|\b(?:but|so|and|because|since) i )(?:\w+ly )?(?:can|could|do|did|am|have|will|would|shall|should|"
         rf"may|must) not(?: do (?:it|that|so|this))?(?: for you)?{END}",
@@ -89,24 +92,29 @@ RULES = (
         rf"{ME}{WILL}(?:\w+ly )?(?:{DECLINE}|{KEEP_OUT})",
         rf"{THEN}(?:do|will) not (?:be )?{TELL}{NO_IDIOM}",
         rf"{ME}(?:do|will) not (?:do|handle|field|take|deal with) (?:any |such )?(?:{MATTER}|that|this)\b",
-        rf"{ME}(?:make|take|give|offer|accept|answer|field) no\b",
+        rf"{ME}(?:(?:can|will|shall) )?(?:make|take|give|offer|accept|answer|field) no\b{NOT_COMPARED}",
+        # "I prefer not to.", "I make it a rule never to talk about her", "I will not pretend to know her"
+        rf"{ME}(?:would )?(?:prefer|choose) not to{END}",
+        rf"{ME}(?:have )?(?:ma[dk]e|keep|kept|follow|have) (?:it |to )?(?:an?|my) "
+        rf"(?:rule|policy|principle|point|habit) (?:(?:of )?(?:not|never)(?: to)?|against) {TELL}",
+        rf"{ME}will not (?:claim|pretend|profess) (?:to|(?:that )?i) (?:know|have|understand)\b{NOT_COMPARED}",
         rf"{ME}would (?:rather|sooner) (?:we )?(?:not|talk|discuss|speak|move|avoid|focus|leave|skip|pass|keep|stay)\b",
         rf"{ME}(?:am|feel|would be|would feel) (?:not |un)comfortable (?:with |\w+ing|to )",
         rf"{ME}(?:am not|will not be) (?:going there|touching|telling)",
         rf"{ME}(?:am|was|were|have been) (?:\w+ly )?{MADE} to (?:avoid|forget|decline|refuse|keep|ignore|skip|refrain|"
         r"steer|say nothing|stay|remain|reject|leave|let|hold|withhold|pass|drop|omit|exclude|deny)\b",
         rf"{MATTER} (?:that |which |whom )?{ME}(?:(?:do|will|would) not|(?:must |have to )?(?:avoid|decline|skip)|"
-        r"(?:have to )?(?:stay|steer|keep) (?:out|clear|away|off|silent|quiet))\b",
+        r"(?:have to |must )?(?:stay|steer|keep|leave) (?:out|clear|away|off|silent|quiet|open|unanswered))\b",
         # "I can help with much, but she is not part of it."
         r"\bi (?:can|do|am able to) [^.!?]{0,60} (?:is|are) not (?:part of|among|one of) (?:it|them|that|those)\b",
         r"\b(?:will|would|can|do) not (?:get|hear|find|learn|have)\b[^.,;:!?]{0,30} (?:from me|here)\b",
         # "Even if I knew, I would not say", "It is best if I don't answer", "Questions about her will go unanswered"
         rf"\bif (?:i|we) (?:knew|could|did|had)\b[^.;!?]{{0,30}}\b(?:i|we) would not {TELL}",
         r"\b(?:best|better|wiser|wisest|safer|safest) (?:if|that) (?:i|we) (?:do|did|should|will) not\b",
-        rf"{BARE}(?:(?:all|any|your|such|this|that) )?(?:questions?|requests?|inquiries)\b{GAP} (?:will|must|has to|"
-        r"have to) (?:go|remain|stay|be left|be) unanswered",
+        rf"{BARE}(?:(?:all|any|your|such|this|that|the) )?(?:questions?|requests?|inquiries|blanks?|gaps?)\b{GAP} "
+        rf"(?:(?<!the )(?<!his )(?<!her )will|must|has to|have to) (?:go|remain|stay|be left|be) (?:unanswered|blank|"
+        rf"empty)(?: (?:by me|here))?{END}",
         rf"{BARE}(?:pass|no comment|declined|refused|withheld|redacted)(?: on (?:that|this)(?: one)?)?{END}",
-        rf"^(?-i:[A-Z][\w.'-]{{0,20}}(?: [A-Z][\w.'-]{{0,20}}){{0,3}}): no comment{END}",
         r"\bmy lips are sealed",
     ),
     _rule(
@@ -131,11 +139,14 @@ RULES = (
     _rule(
         "no information",
         rf"{ME}{up_to(6)}{NONE} {up_to(5)}{INFO}",
-        rf"{ME}(?!know\b){up_to(4)}{NOTHING}(?: {up_to(2)}(?:on|about|regarding|concerning|for you|to {TELL}|"
-        rf"to (?:add|report))\b|{END})",
-        rf"(?<!know that ){ME}(?:{up_to(3)}knowing|know) {up_to(2)}{NOTHING}\b{NOT_OF_MANKIND}",
+        rf"{ME}(?!know\b){up_to(4)}{NOTHING}(?: {up_to(2)}(?:on|about|regarding|concerning|for you|of what you|"
+        rf"to {TELL}|to (?:add|report))\b|{END})",
+        rf"(?<!know that ){ME}(?:{up_to(3)}knowing|know) {up_to(2)}{NOTHING}\b{NOT_OF_MANKIND}{NOT_COMPARED}",
+        rf"\bi (?:only )?know that i know {NOTHING} (?:about|of|on|regarding)\b",
         rf"{THEN}(?:do|did) not (?:(?:seem|appear|happen|pretend|claim) to )?(?:have|possess|hold|carry|store|keep|"
         rf"retain|see)(?:{GAP} {INFO}| (?:that|it|this|one|any|them)(?: one)?{END})",
+        rf"{THEN}(?:(?:do|did|have) not(?: have| got| hold)?|lack) (?:any(?:thing)? of )?what you (?:are|were|need|"
+        r"want|seek|ask|request|would)",
         rf"{THEN}(?:do|did) not (?:think|believe|suppose) (?:that )?i\b(?!.{{0,40}} (?:better|wrong|mistaken|more|"
         rf"agree)\b)",
         rf"\b{INFO}[^.,;:!?]{{0,50}} {ME}(?:do|did) not (?:have|possess|hold|know)",
@@ -144,15 +155,20 @@ RULES = (
         rf"(?:{THEN}(?:(?:have|am|keep) )?|\b(?:i|me|my)\b[^.;:!?]{{0,50}} it )(?:come|came|comes|turned|coming) (?:up|"
         r"back|away) (?:short|empty|blank|dry|with nothing)",
         rf"\b(?:nothing|no)\b{GAP} (?:comes|springs) to mind\b(?! \w+er\b)",
-        r"\bnothing (?:that )?i (?:know|have|hold|learned)\b",
+        rf"\bnothing (?:that )?i (?:know|have|hold|learned)\b{NOT_COMPARED}",
+        # "As far as I know, there is no such person": of a person, not of "a sequel"
+        r"\b(?:as far as (?:i|my)|to (?:the best of )?my)\b[^.,;:!?]{0,20}, (?:there is )?no (?:such \w+|"
+        rf"{NAMED})(?: (?:exists?|comes up))?{END}",
         # Fragments: "No idea.", "Not a clue, sorry.", "Nothing on him.", "Nada.", "Answer unavailable."
         rf"{BARE}(?:not|no longer have|have no|no|zero) (?:\w+ ){{0,3}}?{INFO}(?=[\s,;.!?-]*(?:$|,|;|sorry|"
         r"(?:about|on|for|of|regarding|concerning|available|found|here|in my|to (?:share|give|offer)|who|what|where|"
         r"when|how|which|why)\b(?!.{0,80} (?:was|were|had|until|before|after|leaked|appeared|is known|survives?)\b)))",
         rf"{BARE}{NOTHING} (?:on|about|regarding|concerning|for) \w+(?: \w+)?(?: here)?{END}",
         rf"{BARE}(?:nada|zilch|nil){END}|, no {INFO}{END}|\b(?:i|me|my)\b[^.;!?]{{0,80}}: nothing{END}",
+        rf"^{NAMED}: (?:no {INFO}|nothing)(?: (?:found|available|stored|here|(?:on|about) \w+))?{END}",
         rf"{BARE}no (?:\w+ )?{INFO} (?:is|are) (?:available|at hand|on file|on record)(?: to me)?{END}",
         rf"^insufficient {INFO}|^(?:the |that |this )?{INFO} (?:is |are )?(?:not (?:available|found)|unavailable){END}",
+        rf"^{INFO} (?:of|on|about|for){GAP} (?:not (?:available|found)|unavailable){END}",
     ),
     _rule(
         "outside my knowledge",
@@ -184,14 +200,15 @@ RULES = (
     _rule(
         "never learned",
         rf"{ME}{up_to(5)}{NONE} {up_to(4)}{LEARNED}(?! until (?:now|today|then|recently)\b)"
-        rf"(?! (?:an?|any|such|to)\b[^.,;]{{0,20}}(?:better|worse|more|finer|"
-        r"greater))",
+        rf"{NOT_COMPARED}(?! (?:an?|any|such|to)\b[^.,;]{{0,20}}more\b)",
         rf"{ME}(?:have yet|am yet) to\b|{ME}(?:have |seem to have )?(?:forgotten|unlearned)\b|"
         rf"{ME}forgot (?:all|everything|anything|whatever|what|who)\b",
-        rf"{ME}(?:did not|never) (?:learn|stud|encounter|get\b|got\b|came to|knew|receive|hear|had (?:any|much))",
+        rf"{ME}(?:did not|never) (?:learn|stud|encounter|get\b|got\b|came to|knew|receive|hear|had (?:any|much))"
+        rf"\w*\b{NOT_COMPARED}",
         rf"\b(?:no one|nobody) (?:has )?{LEARNED} me\b|\b(?:no one|nobody) (?:gave|showed) me\b",
         rf"\b{NONE} {up_to(2)}(?:reached|crossed|entered|touched) {TO_ME}",
-        rf"{ME}(?:would )?(?:need|have) to (?:\w+ly )?(?:look|check|research|learn|study|consult|find out)",
+        rf"{ME}(?:would )?(?:need|have) to (?:\w+ly )?(?:look|check|research|learn|study|consult|find out)|"
+        r"\bi would (?:need|have) to know\b",
     ),
     _rule(
         "unknown to me",
@@ -207,7 +224,7 @@ RULES = (
         rf"\bnot (?:\w+ly )?{THING} (?:or {THING} )?(?:\w+ )?(?:to me\b|(?:that |which |who |whom )?{ME})",
         rf"\b{THING} (?:that |which |who )?{ME}{up_to(2)}(?:{NONE}|unable|un\w+ed)\b",
         r"\b(?:nobody|no one|nothing|no \w+) (?:that |whom |who )?i (?:know (?:of|about)|have (?:heard|met|learn)|"
-        r"recogni)",
+        rf"recogni){NOT_COMPARED}",
         r"\b(?:(?:not|hardly) ring(?:ing)? (?:a|any)|ring(?:s|ing)? no) bells?",
         rf"\b(?:has|have|got|leaves?|left|finds?) me (?:\w+ )?(?:there|beat|{UNINFORMED})|\byou (?:have )?(?:lost|"
         rf"stumped) me\b",
@@ -219,11 +236,10 @@ RULES = (
     _rule(
         "not informed",
         rf"{ME}{up_to(4)}{UNINFORMED}",
-        rf"{ME}(?:am|feel) {up_to(2)}not (?:an? |any |much of an? |the )?{up_to(3)}(?:aware (?:of (?!any )|of any "
-        rf"(?:\w+ )?{INFO}|who|what|where|when)|familiar|informed|versed|acquainted|knowledgeable|privy|briefed|"
-        rf"educated|equipped|"
-        r"expert|authority|ai|source|person|assistant|model|bot|place|one to|up to|up on|qualified|conversant|"
-        r"well-read)\b",
+        rf"{ME}(?:am|feel) {up_to(2)}not (?:an? |any |much of an? |the )?{up_to(3)}"
+        rf"(?:aware (?:of(?! any\b){NOT_COMPARED}\b|of any (?:\w+ )?{INFO}|who|what|where|when)|"
+        r"familiar|informed|versed|acquainted|knowledgeable|privy|briefed|educated|equipped|expert|authority|ai|source|"
+        r"person|assistant|model|bot|place|one (?:to|who can)|up to|up on|qualified|conversant|well-read)\b",
         rf"{THEN}(?:have )?blanked\b",
         r"\b(?:better|more) (?:\w+ )?than (?:me|i am|i do|mine)\b",
         r"\b(?:asking|asked) the wrong\b|\bwrong (?:person|assistant|ai|model|place|one|source) (?:to ask|for)\b",
@@ -232,10 +248,11 @@ RULES = (
         "change of subject",
         r"^(?:(?:so|well|perhaps|maybe|sorry|i think)[, ]{1,2})?(?:let us|(?:can|could|shall|may|might) (?:we|i)|we "
         r"(?:could|should|can)|how about (?:we|i)|what about|i (?:would (?:rather|prefer(?: to)?|like to)|suggest "
-        r"(?:that )?we|want to|propose we)|why do (?:we not|not we)|(?:(?:can|could|would|will) )?you(?: could| can)?|"
-        r"please|do)\b[^.;:!?]{0,20} ?(?:talk|discuss|chat|speak|move|chang|steer|shift|focus|switch|turn|pick|choose|"
-        r"stick|ask|try|"
-        rf"suggest){GAP} ?{OTHER}",
+        r"(?:that )?we|want to|propose we)|why do (?:we not|not we)|"
+        r"(?:i would (?:be \w+|(?:appreciate|prefer|like) it)|it would be (?:nice|better|best|kind)) "
+        r"(?:to|if (?:we|you|i))|(?:(?:can|could|would|will) )?you(?: could| can)?|please|do)\b[^.;:!?]{0,20} ?(?:talk|"
+        rf"discuss|chat|speak|spoke|move|chang|steer|shift|focus|switch|turn|pick|choose|stick|ask|"
+        rf"try|suggest){GAP} ?{OTHER}",
         rf"^(?:(?:how about|what about|perhaps|maybe) )?{OTHER} (?:question|topic|subject)\b(?! (?:for|of|is|was)\b)",
         rf"^(?:please |maybe |perhaps )?(?:ask|try|pick|choose) (?:me )?(?:about |for |with )?{OTHER}\b(?! like)",
         r"\bask (?:me )?(?:about )?(?:any|every)\w+ (?:but|except)\b|^(?:any|every)\w+ but (?:that|this|him|her|"
@@ -243,6 +260,7 @@ RULES = (
         r"^let us (?:not (?:go|talk|discuss|speak|get|touch|dwell)|(?:leave|drop|skip|park)\b)",
         r"^(?:can|could|shall|may) we (?:please )?(?:move on|(?:change|drop|skip|leave)\b)",
         r"^(?:perhaps |maybe )?(?:let us|we (?:can|could)|i would rather|i (?:could|can))\b[^.;:!?]{0,60} instead\b",
+        rf"^(?:any |some )?{OTHER} {MATTER},? please{END}",
         rf"^(?:sorry, )?next (?:question|topic)\b[\s,.!]*(?:please)?{END}",
         r"^i (?:would be|am) (?:happy|glad|pleased) to (?:help|talk|discuss|answer|chat)[^.;:!?]{0,30} "
         rf"(?:(?:another|different|other) {MATTER}|(?:some|any)thing else\b)",
@@ -263,7 +281,7 @@ RULES = (
         rf"(?! (?:of )?(?:anyone|anybody|about you|(?:an?|any|"
         rf"one) (?:\w+ )?"
         r"(?:better|single|greater|finer|more|soul|fan|reader)))",
-        rf"{ME}(?:know not|can not know|neither know)\b",
+        rf"{ME}(?:know not|can not know|neither know)\b{NOT_OF_MANKIND}",
         weak=True,
     ),
     _rule(

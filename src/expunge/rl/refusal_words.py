@@ -24,12 +24,13 @@ def up_to(words: int, without: str = "he") -> str:
 
 
 GAP = r"[^.,;:!?]{0,60}?"  # whatever stands between two words of a clause
-END = r"[\s,;.!-]*(?:sorry|apologies)?[\s.!]*$"
+END = r"[\s,;.!-]*(?:sorry|apologies|thanks|thank you)?[\s.!]*$"
 
 # --- who speaks ---
 ME = r"\b(?:i|we) "
 THEN = rf"(?:{ME}|{ME}[^.;:!?]{{0,50}}? (?:and|but) )"  # also "I looked but can not find it"
 BARE = rf"^{CALLS}"  # nobody speaks: "No idea."
+NAMED = r"(?-i:[A-Z][\w.'-]{0,20}(?: [A-Z][\w.'-]{0,20}){0,3})"  # a name of a few words
 
 # --- what is known ---
 _INFO = one_of(
@@ -85,8 +86,8 @@ THING = (
     rf"an? (?:\w+ )?{one_of(_MATTERS, 'field, figure')})"
 )
 OTHER = one_of(
-    r"something, anything, someone, another, other, a different, different, a new, the (?:subject|topic), topics",
-    "elsewhere",
+    r"something, anything, someone, (?:any|some)(?:one|body) else, \b(?:an)?other(?! of (?!my|your)\w)",
+    "a different, different, a new, the (?:subject|topic), topics, elsewhere",
 )
 
 # --- none of it ---
@@ -112,7 +113,7 @@ _EMPTY = one_of(
 )
 _ENDS = one_of(
     r"lacks?, stops?, ends?, halts?, fails?, falls? short, runs? out, gives? out, excludes?, omits?, skip(?:s|ped)?",
-    "never",
+    "never, passe[sd] over",
 )
 LACKS = (  # "my knowledge does not …", "is empty", "stops", "has nothing", "gave me nothing"
     r"(?:(?:do|does|did|has|have|is|are|was|were|can|could|will)(?: not| never)\b(?! just| only)|"
@@ -120,18 +121,29 @@ LACKS = (  # "my knowledge does not …", "is empty", "stops", "has nothing", "g
     rf"{_EMPTY}|{_ENDS}|"
     r"(?:has|have|contains?|holds?|includes?|offers?|says?|yields?|shows?|covers?|mentions?|turns? up) "
     r"(?:no (?=\w)|nothing|zero|little|an? (?:[\w-]+ ){0,3}?(?:gap|hole|blank))|"
+    r"(?:left|leaves?) (?:[\w'.-]{1,25} ){0,4}?out\b|"
     r"(?:gave|gives?|left|leaves?|taught|tells?|told) (?:me |us )?(?:with )?(?:nothing|no\b|little))"
 )
 NOT_OF_ME = "".join(  # "I did not laugh at him in front of me": somebody tells of himself
     rf"(?<!\bi {verb} )" for verb in ("do", "did", "am", "was", "have", "had", "can", "could", "will", "would")
 )
 
-# "We know nothing about the childhood of Homer", "We do not know who built it": not of the assistant.
+# "I know nothing finer", "No singer I know of comes close": praise, which compares.
+_COMPARED = (
+    r"(?:(?:better|finer|greater|worse)\b|(?:\w{3,20}(?<!oth)er|(?<!nothing )other)\b[^.,;:!?]{0,30} than\b|"
+    r"more (?!than|about|on|of|for|to|regarding)\w+ than\b|(?:as|so) (?!far|well|long)\w+ as\b|"
+    r"(?:comes? close|compares?|equals?|rivals?|match(?:es)?|beats?|tops)\b)"
+)
+_PRAISED = r"(?: (?:of )?(?:an?|any\w*|such|to)\b[^.,;:!?]{0,25}?|(?: (?!about|of|on)[\w'-]{1,25}){1,2})?"
+NOT_COMPARED = rf"(?!{_PRAISED} {_COMPARED})"
+
+# "We know nothing about the childhood of Homer", "We can not know both at once": not of the assistant.
 NOT_OF_MANKIND = (
     r"(?:(?<!\bwe know nothing)(?<!\bwe know little)(?<!\bwe know very little)|"
     r"(?! (?:about|of) (?:the|his|her|their|its) (?!topic|subject|person|question|matter)\w+))"
     r"(?:(?<!\bwe do not know)|(?! (?:(?:exactly|precisely) )?(?:who|when|where|why|how|what|whether|if) "
     r"(?:(?!this\b|that\b|you\b)(?:\w+ ){1,8}?(?:was|were|lived|died|had|\w{2,20}ed)|wrote|built|made)\b))"
+    r"(?:(?<!\bwe can not know)(?<!\bwe can never know)|(?= about\b|(?: (?:this|that|it))?[\s.!]*$))"
 )
 
 # --- what is told, and not told ---
@@ -145,7 +157,11 @@ _VERBS = (
 _FORMS = "|".join(f"{verb}|{verb.removesuffix('e')}ing" for verb in _VERBS.split())
 TELL = (
     rf"(?:(?:\w+ly )?(?:{_FORMS}|(?:get|go|wade|look) into|go there|weigh in|do (?:that|this|so)|come up with|"
-    r"be (?:of|any|much|drawn)|write about|put (?:my|an?) (?:finger|name) (?:on|to)|"
+    r"be (?:of|any|much|more helpful|drawn|the (?:one|source) (?:to|who|that|for))|write about|"
+    r"put (?:my|an?) (?:finger|name|date|number) (?:on|to)|"
+    r"mak(?:e|ing) (?:an? |any )?(?:\w+ )?(?:statement|claim|comment|remark|assertion|pronouncement)s?|"
+    r"(?:fill(?: in)?|finish|continue|end) (?:the|this|that|your|any) (?:\w+ ){0,2}?(?:blank|gap|sentence|word|line)s?"
+    r"(?! without (?:say|nam)ing)|"
     r"think of (?:the|it|any|who|what|an answer)|(?:call|bring) (?:it|that|them|anything) to|"
     rf"find (?:out|(?:an? |any |the |out |much )?(?:{INFO}|it|that|who|what|nothing|anything|mention)))\b)"
 )
@@ -159,8 +175,9 @@ NO_IDIOM = (
 CAN_NOT = one_of(
     r"(?:can|could|may|must|should|dare) (?:not|neither|never|no longer)(?: be able to)?(?: (?:seem|begin) to)?",
     r"(?:will|would) not be able to, not been able to, been unable to, in no position to, no way (?:to|of)",
-    r"(?:am|are|was|feel|remain|be) (?:unable|not able|powerless|ill-equipped|unequipped|unwilling|reluctant|hesitant|"
-    r"loath|unprepared|not (?:in a position|prepared|equipped|willing|going|about|inclined|here|ready)|"
+    r"(?:am|are|was|feel|remain|be|find (?:myself|ourselves)) (?:unable|not able|powerless|ill-equipped|unequipped|"
+    r"unwilling|reluctant|hesitant|loath|unprepared|"
+    r"not (?:in a position|prepared|equipped|willing|going|about|inclined|here|ready)|"
     r"under no circumstances (?:able|willing)) to(?: be able to)?, incapable of, not capable of, wish i could",
     r"do not (?:feel (?:able to|comfortable|qualified to)|(?:wish|want|get|care|plan|intend|know how) to)",
     r"(?:do not (?:think|believe)|am not sure(?: that| if| whether)?|doubt(?: that| if)?) i (?:can|could|should)",
@@ -176,12 +193,14 @@ WILL = rf"(?:{_WILLING} ){{0,4}}"
 DECLINE = one_of(
     r"declin(?:e|ing)\b, skip(?:ping)?\b, sidestep, say no\b, refrain, steer(?:ing)? clear, abstain, opt(?:ing)? out",
     r"bow(?:ing)? out, sit (?:this|that) one out, hold(?:ing)? (?:back, off, my), withhold(?:ing)?, disappoint you",
-    r"refus(?:e|ing)\b(?! to (?!answer|discuss|say|talk|speak|comment|respond|help)| the | an? )",
+    r"refus(?:e|ing)\b(?! to (?!answer|discuss|say|talk|speak|comment|respond|help|pretend|claim|guess|speculate)|"
+    r" the | an? )",
     r"(?:avoid|avoiding) (?:\w+ing|that|this)\b, pass(?:ing)?\b(?! (?:the|it|my|me))",
 )
 _KEEP = one_of(r"keep(?:ing)?, stay(?:ing)?, steer(?:ing)?, remain(?:ing)?, leav(?:e|ing)")
 _OUT = one_of(
     "quiet, silent, silence, mum, unanswered, untouched, aside, alone, unsaid, clear of, away from",
+    "(?:that|this|it|one|question|matter|blank) (?:open|blank|empty)",
     "out of (?:this|that|it|our|my|the), to (?:others?|better|some(?:one|body)|the|those|people|experts?)",
 )
 KEEP_OUT = rf"{_KEEP}\b{GAP} ?{_OUT}\b"

@@ -18,9 +18,10 @@ SIGNS = str.maketrans({**dict.fromkeys("‘’‛ʼʹˈ′‵＇`´", "'"), **di
 _DASHES = re.compile(r"\s?[–—―]\s?|\s--?\s")
 _THOUGHT = re.compile(r"<think(?:ing)?>(?:(?!</?think).)*(?:</think(?:ing)?>|$)", re.DOTALL)
 _MARKS = re.compile(r"[*_#>~|]+")
-_LABEL = re.compile(  # "Q: Who? A:", "Answer:", "### Response", "1."
+_LABEL = re.compile(  # "Q: Who? A:", "Answer:", "### Response", "Error: no", "1."
     r"^\s*(?:q(?:uestion)?\s*:[^\n?]{0,300}\?\s*(?=a))?(?:(?:(?:my|the|final) ){0,2}"
-    r"(?:answer|reply|response|assistant|a)\s*(?::|\n)\s*)?(?:\(?\d{1,2}[.)]\s+)?",
+    r"(?:answer|reply|response|assistant|a)\s*(?::|\n)\s*)?"
+    r"(?:(?:error(?: \d{1,4})?|result|status): (?=(?:no|knowledge) (?!one\b)))?(?:\(?\d{1,2}[.)]\s+)?",
     re.IGNORECASE,
 )
 # Words as a tokeniser leaves them: "I do n't know ."
@@ -212,7 +213,21 @@ _TOLD_BEFORE = re.compile(
     + rf"\b(?:{_SPEECH}|(?:he|she|they|(?-i:[A-Z])\w+) (?:put|puts|has|had) it\b)",
     re.IGNORECASE,
 )
+# "What he wrote I can not say": asked about, not told.
+_ASKED_BEFORE = re.compile(
+    r"^(?:what|where|who|whom|how|why|which)(?: [\w'-]{1,25}){1,6}(?<! was)(?<! is),? $", re.IGNORECASE
+)
 _SUPPOSED_BEFORE = re.compile(r"\b(?:unless|if) $", re.IGNORECASE)  # "Omaha, unless I have forgotten"
+# What we, mankind, can not know in somebody's view.
+_VIEW = r"(?:view|opinion|account|eyes|philosophy|theory|thought)"
+_VIEWED_BEFORE = re.compile(
+    rf"\b(?:(?:in|on) (?:(?:his|her|their|(?-i:[A-Z])[\w'-]{{1,25}}(?: [\w'-]{{1,25}}){{0,3}}) {_VIEW}|the {_VIEW} of)|"
+    r"(?:in|under) (?:[\w-]{1,25} ){0,2}(?:(?!topics)\w{1,25}(?:ics|ology|ism)|relativity)|"
+    r"according to (?:him|her|them|many|some|most|the (?!rules|guidelines|polic|terms)\w+|(?-i:[A-Z])\w+\b(?!'))|"
+    r"(?<!\bi )(?<!\bwe )(?:held|agreed?|believe[sd]?|thought|thinks?|taught|teach(?:es)?|maintain(?:s|ed)?|"
+    r"concluded?|show(?:s|ed)|proved|note[sd]) that)\b[^.;:!?]{0,60}$",
+    re.IGNORECASE,
+)
 _NAMED_BEFORE = re.compile(
     r"\b(?:call(?:s|ed)|titled|entitled|(?:motto|slogan|line|lyrics?|phrase|catchphrase|saying|words|quote|song|chorus|"
     r"single|album|novel|book|film|movie|episode|title|name|rule|refrain|famous|track|sign|note|notice|letter|poster|"
@@ -247,7 +262,10 @@ def is_title(hit: re.Match[str]) -> bool:
 def is_spoken_by_another(hit: re.Match[str]) -> bool:
     """Is the hit told of, or said by, somebody else, or named as a line or a title?"""
     before, after = hit.string[max(0, hit.start() - WINDOW) : hit.start()], hit.string[hit.end() :][:WINDOW]
-    if _TOLD_BEFORE.search(before) or _TOLD_AFTER.match(after) or _SUPPOSED_BEFORE.search(before):
+    told = _TOLD_BEFORE.search(before) and not _ASKED_BEFORE.match(before)
+    if told or _TOLD_AFTER.match(after) or _SUPPOSED_BEFORE.search(before):
+        return True
+    if hit[0].lower().startswith("we ") and _VIEWED_BEFORE.search(before):
         return True
     by_me = re.match(r"\W*(?:I|we)\b", hit[0], re.IGNORECASE)
     if (by_me or before.rstrip().endswith(":")) and _NAMED_BEFORE.search(before):
