@@ -2,10 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from verl_runs import ADA, ODD_NAMES, RL, Recipes, boundary_file, rows_of, setti
 from expunge.cli import main
 from expunge.data.rwku import load_target
 from expunge.recipe import load_recipe
+from expunge.rl import rebo
 from expunge.rl.questions import boundary_rows, chosen, make_questions
 from expunge.rl.rebo import batch_of
 from expunge.rl.verl_export import export, literal
@@ -122,6 +124,18 @@ def test_every_setting_arrives(exported):
     }
     assert {key: found.get(key) for key in wanted} == wanted
     assert not [key for key in found if "lora" in key or key.startswith("critic")]
+
+
+def test_no_limit_of_the_gradient_is_none_under_verl_either(exported):
+    """verl scales gradients to the limit that it is given, 0 too."""
+    folder = exported(rl={"max_grad_norm": 0})
+    assert float(settings_of(folder)["actor_rollout_ref.actor.optim.clip_grad"]) == 1e9
+    assert "| `rl.max_grad_norm: 0`, no limit | a limit of 1e9" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_setting_of_the_recipe_is_mapped_or_named_in_the_readme(exported):
+    readme = (exported(rl={"algorithm": "ppo"}) / "README.md").read_text(encoding="utf-8")
+    assert [f.name for f in fields(rebo.RL) if not re.search(rf"`rl\.{f.name}\b", readme)] == []
 
 
 @pytest.mark.parametrize(

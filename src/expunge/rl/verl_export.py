@@ -26,6 +26,7 @@ Value = bool | int | float | str | tuple[str, ...]
 ESTIMATORS = {"grpo": "grpo", "rloo": "rloo", "reinforce_pp": "reinforce_plus_plus", "ppo": "gae"}
 CRITIC_LR = 1e-5  # verl's own: its critic is a whole model, not the recipe's linear head
 UNCLIPPED = 1e6  # rewards lie in [0, 1], so no value ever moves that far
+UNLIMITED = 1e9  # where the recipe has 0, no limit: verl would clip every gradient to 0
 TEMPLATE_TOKENS = 256  # room for what a chat template puts around a question
 PLAIN = re.compile(r"[a-z][a-z_-]*")
 READ_OTHERWISE = {"true", "false", "null", "nan", "inf"}
@@ -135,7 +136,7 @@ def mapped(run: Run) -> list[Setting]:
         Setting("", f"{actor}.optim.lr_warmup_steps_ratio", 0.0),
         Setting("rl.weight_decay", f"{actor}.optim.weight_decay", rl.weight_decay),
         # Not actor.grad_clip: it stands in verl's configuration too, but nothing reads it.
-        Setting("rl.max_grad_norm", f"{actor}.optim.clip_grad", rl.max_grad_norm),
+        Setting("rl.max_grad_norm", f"{actor}.optim.clip_grad", rl.max_grad_norm or UNLIMITED),
     ]
     if lora := run.stage.lora:
         out += [

@@ -129,7 +129,7 @@ settings are checked against verl's own configuration files, not by a run on a c
 |---|---|
 | `train.parquet` | the questions of all {updates} updates in order, {prompts} each, both sides in each |
 | `dev.parquet` | the questions by which a checkpoint is chosen; no benchmark probe is among them |
-| `reward.py` | `compute_score`: the recipe's reward, `{reward}` |
+| `reward.py` | `compute_score`: the reward of `rl.reward`, `{reward}` |
 | `manager.py` | verl's reward manager, which also tells the reward whether a reply was cut at the token limit |
 | `run.sh` | the launch; further settings of verl as arguments |
 
@@ -193,6 +193,8 @@ Keys without a row of the recipe are fixed, so that verl's loss is the recipe's:
 | `rl.guard`, `rl.patience` | nothing stops a run early: watch `refusal` on the boundary side, and `truncated` |
 | the best look is kept | all checkpoints are; see above |
 | `rl.value_lr`, `rl.value_loss` (ppo) | the critic is a second model, all of it trained, at lr 1e-5 |
+| `rl.max_grad_norm: 0`, no limit | a limit of 1e9: under 0 verl would scale every gradient to nothing |
+| `rl.rollout_dtype` | replies are sampled in bfloat16, whatever `dtype` is; no token is weighed by the difference |
 | `rl.tree_tokens` | rows are packed up to `ppo_max_token_len_per_gpu` tokens |
 | `rl.save_every` | a checkpoint every `rl.dev_every` updates |
 | `dtype` | float32 weights, computed with in bfloat16, sampled from in bfloat16 |
