@@ -317,8 +317,7 @@ def _check(recipe: Recipe, where: str) -> None:
             find_reward(stage.rl.reward.name)
             if stage.sampler != "ours" and stage.engine != "trl":
                 raise UserError(f"{at}.sampler: {stage.sampler} needs engine: trl; engine native has its own sampling.")
-            if not 0 <= stage.rl.forget_share <= 1:
-                raise UserError(f"{at}.rl.forget_share: found {stage.rl.forget_share}, expected a share from 0 to 1.")
+            _check_rl(stage.rl, f"{at}.rl")
     methods = [stage.method for stage in recipe.unlearn]
     if twice := [method for method in methods if methods.count(method) > 1]:
         raise UserError(f"{where}: unlearn: {twice[0]} stands there twice; each method at most once.")
@@ -329,6 +328,24 @@ def _check(recipe: Recipe, where: str) -> None:
     for goal in recipe.goals:
         if (goal.at_most is None) == (goal.at_least is None):
             raise UserError(f"{where}: goal on {goal.score!r}: give one of at_most and at_least.")
+
+
+def _check_rl(rl: RL, where: str) -> None:
+    shares = {
+        "forget_share": rl.forget_share,
+        "smoothing": rl.smoothing,
+        "reward.recall": rl.reward.recall,
+        "guard.most_truncated": rl.guard.most_truncated,
+        "guard.most_benign_refusals": rl.guard.most_benign_refusals,
+    }
+    for key, share in shares.items():
+        if not 0 <= share <= 1:
+            raise UserError(f"{where}.{key}: found {share}, expected a share from 0 to 1.")
+    if not rl.clip.dual > 1:
+        raise UserError(
+            f"{where}.clip.dual: found {rl.clip.dual}, expected more than 1 (the paper has 3): up to 1, "
+            "nothing is learnt from a negative advantage."
+        )
 
 
 def _check_topics(u: Misdirect, where: str) -> None:

@@ -20,7 +20,7 @@ from expunge.train.teach import sft
 
 STEERING = {"method": "rs", "sft": {"epochs": 2, "stop_after": 1, "lr": 1e-3, "batch_size": 2}, "anchors": 0.5}
 RL = {"updates": 3, "prompts": 2, "rollouts": 2, "max_new_tokens": 5, "lr": 1e-3, "dev_every": 2, "save_every": 1}
-BOUNDARY = {"method": "rebo", "rl": {**RL, "guard": {"most_truncated": 1.1, "least_entropy": 0.0}}}
+BOUNDARY = {"method": "rebo", "rl": {**RL, "guard": {"most_truncated": 1.0, "least_entropy": 0.0}}}
 QUESTIONS = {"answers": "own", "dev": 2, "wordings": ["bare", "brief", "asked"]}
 ROWS = [
     {"prompt": f"Question {i} about {name}?", "solution": solution}

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..data.chat import encode_prompt
 from ..evals.generate import generate
+from ..strict import at_least
 from .questions import Question
 from .refusals import detect, leaks, names_target
 from .rewards import Reply, RewardSettings, score
@@ -16,7 +17,7 @@ from .rewards import Reply, RewardSettings, score
 class Guard:
     """Where a run ends early because the model has collapsed; measured on samples and on dev questions."""
 
-    least_entropy: float = 0.01
+    least_entropy: float = at_least(0, 0.01)
     """Mean entropy of the sampled tokens, in nats."""
     most_truncated: float = 0.5
     """Share of samples cut at the token limit."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..data.chat import Encoded
 from ..prefix_tree import Tree, TreeBatch, collate, pack
+from ..strict import at_least
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,13 @@ def token_logprobs(model: Any, part: Part, temperature: float = 1.0) -> tuple[Te
 @dataclass(frozen=True)
 class Clip:
     """How far one update may go. ``low``, ``high``: the ratio of new to old probability that still counts;
-    ``dual``: the largest ratio that counts where the advantage is negative; ``kl``: coefficient of the KL term."""
+    ``dual``: the largest ratio that counts where the advantage is negative, more than 1; ``kl``: coefficient of the KL
+    term."""
 
-    low: float = 0.2
-    high: float = 0.3
+    low: float = at_least(0, 0.2)
+    high: float = at_least(0, 0.3)
     dual: float = 3.0
-    kl: float = 0.01
+    kl: float = at_least(0, 0.01)
 
 
 def policy_loss(

@@ -65,9 +65,9 @@ class RL:
     reward: RewardSettings = RewardSettings()
     first_block: int = at_least(0, 0)
     """Blocks below this one, and the embedding unless this is 0, stay as they are."""
-    value_lr: float = 1e-3
+    value_lr: float = at_least(0, 1e-3)
     """Learning rate of PPO's value head, which reads the policy's states and sends no gradient into them."""
-    value_loss: float = 0.5
+    value_loss: float = at_least(0, 0.5)
     smoothing: float = 1.0
     """Lambda of PPO's generalised advantages."""
     dev_every: int = at_least(1, 5)

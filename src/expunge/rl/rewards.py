@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from ..errors import UserError, nearest
 from ..evals.text_measures import normalise
+from ..strict import at_least
 from .refusals import detect, leaks, names_target
 from .speech import spoken
 
@@ -52,7 +53,7 @@ class RewardSettings:
     name: str = "paper"
     recall: float = 0.3
     """ROUGE-L recall of the gold answer that a boundary reply has to exceed, in [0, 1]."""
-    max_words: int = 100
+    max_words: int = at_least(1, 100)
     """A longer reply earns no content point in ``strict``."""
 
 

@@ -204,8 +204,6 @@ def _check_numbers(rl: RL, at: str, stage: ReBO) -> None:
             f"{at}.rl.first_block: found {rl.first_block}; verl trains all blocks. "
             f"Say --set {at}.rl.first_block=0 to train them all."
         )
-    if rl.clip.dual <= 1:
-        raise UserError(f"{at}.rl.clip.dual: found {rl.clip.dual}; verl takes numbers above 1, the paper has 3.")
     if stage.lora and stage.lora.alpha != int(stage.lora.alpha):
         raise UserError(f"{at}.lora.alpha: found {stage.lora.alpha}; verl takes whole numbers.")
 

@@ -187,7 +187,7 @@ Keys without a row of the recipe are fixed, so that verl's loss is the recipe's:
 | wordings other than `bare` | refused by the export: verl can not begin a reply |
 | `reference: original` | refused: the reference is the model it starts from |
 | `rl.first_block` | refused unless 0: verl trains all blocks |
-| `rl.clip.dual` of 1 or less, a fractional `lora.alpha` | refused: verl takes no such numbers |
+| a fractional `lora.alpha` | refused: verl takes whole numbers |
 | `questions.facts` | refused unless 0: the rows alone are asked |
 | `rl.forget_share` | in `train.parquet`, batch by batch: do not shuffle it |
 | `rl.guard`, `rl.patience` | nothing stops a run early: watch `refusal` on the boundary side, and `truncated` |
