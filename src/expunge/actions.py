@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import UserError, nearest
@@ -85,17 +85,31 @@ def boundary(options: argparse.Namespace) -> None:
 
 
 def refusals(options: argparse.Namespace) -> None:
+    import io
     import json
 
     from .files import read_text
     from .rl.refusals import report_lines
 
-    if options.file and options.file != Path("-"):
-        lines: Iterable[str] = read_text(options.file).removeprefix("\ufeff").removesuffix("\n").split("\n")
-    else:
-        lines = (line.rstrip("\n") for line in sys.stdin)
+    # A pipe or a terminal may be set to another encoding.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    given = options.file and options.file != Path("-")
+    lines = io.StringIO(read_text(options.file).removeprefix("\ufeff")) if given else _standard_input()
     for row in report_lines(lines):
         print(json.dumps(row, ensure_ascii=False))
+
+
+def _standard_input() -> Iterator[str]:
+    """Its lines as they come. Raises UserError for what is no UTF-8."""
+    import io
+
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")
+    try:
+        yield from sys.stdin
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input: cannot be read as UTF-8 text ({error}).") from None
 
 
 def model(options: argparse.Namespace) -> None:

@@ -269,12 +269,14 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 on success, 2 on bad input or an interrupt, with one clear message."""
+    """Run one command; 0 on success, 2 on bad input or an interrupt, with one clear message, 1 where whoever reads
+    the output wants no more of it."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     options = parser().parse_args(arguments)
     try:
         options.action(options)
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -286,6 +288,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {OUT_OF_MEMORY.format((str(error).splitlines() or ['no more can be had'])[0])}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes out the rest as it ends
+        return 1
     except OSError as error:
         print(f"error: {error}. Check the path, its permissions and the free space.", file=sys.stderr)
         return 2

@@ -527,5 +527,57 @@ def test_refusals_of_a_file_and_of_standard_input(tmp_path, capsys, monkeypatch)
         assert json.loads(capsys.readouterr().out)["refusal"]
 
 
+def refusals(*arguments: str | Path, given: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """The command in a process of its own, whose standard input and output are pipes of bytes."""
+    command = [sys.executable, "-m", "expunge", "refusals", *map(str, arguments)]
+    return subprocess.run(command, input=given, capture_output=True, env={**os.environ, **environment})
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1:surrogateescape", "utf-16"])
+def test_refusals_are_read_and_written_in_utf_8_whatever_the_terminal_has(tmp_path, encoding):
+    reply = "Je ne peux pas vous répondre… “彼女”\n"
+    (tmp_path / "r.txt").write_text(reply, encoding="utf-8")
+    for arguments, given in (([tmp_path / "r.txt"], b""), ([], reply.encode())):
+        done = refusals(*arguments, given=given, PYTHONIOENCODING=encoding)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert json.loads(done.stdout.decode("utf-8"))["text"] == reply.strip()
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        (b"", []),
+        (b"\n", [""]),
+        (b"a\n\nb", ["a", "", "b"]),
+        (b"\xef\xbb\xbfa\r\nb\n", ["a", "b"]),
+        (b"\xef\xbb\xbf", []),
+    ],
+)
+def test_a_file_and_standard_input_are_read_alike(tmp_path, content, texts):
+    (tmp_path / "r.txt").write_bytes(content)
+    for done in (refusals(tmp_path / "r.txt"), refusals("-", given=content)):
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == texts
+
+
+def test_replies_that_are_no_utf_8_are_answered_alike(tmp_path):
+    (tmp_path / "r.txt").write_bytes(b"good\nb\xe4d\n")
+    for done in (refusals(tmp_path / "r.txt"), refusals(given=b"good\nb\xe4d\n", PYTHONUTF8="1")):
+        assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
+        assert b"cannot be read as UTF-8 text ('utf-8' codec can't decode byte 0xe4 in position 6" in done.stderr
+
+
+@pytest.mark.parametrize("replies", [1, 20_000])
+def test_a_reader_that_has_enough_ends_the_command_without_a_word(tmp_path, replies):
+    """Of many replies the pipe breaks while they are written, of one when Python writes out the rest."""
+    (tmp_path / "r.txt").write_text("a\n" * replies)
+    command = [sys.executable, "-m", "expunge", "refusals", str(tmp_path / "r.txt")]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 def test_refusals_of_a_missing_file(told, tmp_path):
     assert "none.txt" in told("refusals", tmp_path / "none.txt")
