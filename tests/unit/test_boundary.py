@@ -319,8 +319,9 @@ def test_without_a_model(settings):
     assert len({text for _, text, _ in refusals}) == 3
     found = load_boundary(settings.out)
     assert [(row.forget, row.prompt) for row in found] == [(r["solution"][0] == "<reject>", r["prompt"]) for r in rows]
-    assert summary == Summary(settings.out, settings.out.with_name("boundary.card.md"), 6, 6, 0, 0)
-    assert "12 rows (6 to refuse, 6 to answer); 0 dropped, 0 meet a probe" in str(summary)
+    assert summary == Summary(settings.out, settings.out.with_name("boundary.card.md"), 6, 6, 0, 0, 0)
+    assert "12 rows (6 to refuse, 6 to answer); 0 dropped, there were no probes to compare with" in str(summary)
+    assert "There were no probes to compare with." in summary.card.read_text("utf-8")
 
 
 def test_the_same_settings_give_the_same_bytes_and_are_not_made_twice(settings, tmp_path, monkeypatch):
@@ -402,6 +403,32 @@ def test_probes_of_a_known_target_are_always_compared_with(settings, tmp_path):
     probe = next(p.query for p in king.probes if p.level == "QA" and p.side == "forget")
     settings.questions.write_text(f"{probe}\nWhich sport does Stephen King like best?\n")
     summary = synthesise(replace(settings, target="Stephen King"))
+    assert (summary.overlaps, summary.forget) == (1, 2)
+    assert "1 meet a probe" in str(summary)
+    assert "RWKU, Stephen King" in summary.card.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("target", "aliases", "known"),
+    [
+        ("stephen  KING", (), ["Stephen King"]),
+        ("Richard Bachman", ("Bachman", "stephen king"), ["Stephen King"]),
+        ("Prince Harry", (), ["Prince Harry, Duke of Sussex"]),
+        ("prince harry, duke of sussex", (), ["Prince Harry, Duke of Sussex"]),
+        ("Duke of Sussex", (), []),
+        ("Stephen", ("King", ""), []),
+    ],
+)
+def test_a_target_is_known_by_its_aliases_in_any_case_and_up_to_a_comma(settings, monkeypatch, target, aliases, known):
+    at_hand = {"Prince Harry, Duke of Sussex": Path(), "Bruce Lee": Path()}
+    monkeypatch.setattr(boundary, "targets_at_hand", lambda: at_hand)
+    assert boundary._known(replace(settings, target=target, aliases=aliases)) == known
+
+
+def test_the_probes_of_a_target_spelt_otherwise_are_compared_with(settings):
+    probe = next(p.query for p in load_target("Stephen King").probes if p.level == "QA" and p.side == "forget")
+    settings.questions.write_text(f"{probe}\nWhich sport does Stephen King like best?\n")
+    summary = synthesise(replace(settings, target="stephen king"))
     assert (summary.overlaps, summary.forget) == (1, 2)
     assert "RWKU, Stephen King" in summary.card.read_text("utf-8")
 

@@ -28,7 +28,7 @@ from .neighbours import EMBEDDER, choose, cloze_of, embedder
 from .refusals import detect, leaks, names_target
 from .templates import fill, load_templates
 
-VERSION = 1  # of what is made of the same settings; a change makes other files
+VERSION = 2  # of what is made of the same settings; a change makes other files
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,16 @@ class Summary:
     boundary: int
     dropped: int
     overlaps: int
+    probes: int
+    """How many the rows were compared with."""
 
     def __str__(self) -> str:
+        met = (
+            f"{self.overlaps:,} meet a probe" if self.probes else "there were no probes to compare with (--probes FILE)"
+        )
         return (
             f"{self.out}: {self.forget + self.boundary:,} rows ({self.forget:,} to refuse, {self.boundary:,} to "
-            f"answer); {self.dropped:,} dropped, {self.overlaps:,} meet a probe; see {self.card}"
+            f"answer); {self.dropped:,} dropped, {met}; see {self.card}"
         )
 
 
@@ -126,6 +131,7 @@ def synthesise(settings: Synthesis) -> Summary:
         "boundary": len(rows) - forget,
         "dropped": sum(len(taken) for _, _, s in stages for taken in s.dropped.values()),
         "overlaps": len(overlaps),
+        "probes": len(probes.prompts),
         "keep_overlap": settings.keep_overlap,
         "neighbours": origin,
         "settings": settled,
@@ -134,7 +140,7 @@ def synthesise(settings: Synthesis) -> Summary:
     answered = {row.seed for row in sifted.kept if not row.forget}
     notes = [f"refusals: {len(templates)} templates, in turn"]
     notes.append(f"questions without a neighbour: {len(seeds.keys() - answered)}")
-    record = Record(head, _sources(settings, origin), stages, unusable, overlaps, len(probes.prompts), notes)
+    record = Record(head, _sources(settings, origin), stages, unusable, overlaps, notes)
     write_text(card, render(record))  # first: a file without its card would be nobody's
     write_jsonl(out, rows)
     if writer:
@@ -254,9 +260,19 @@ def _sift(settings: Synthesis, probes: Probes, rows: Any) -> Sifted:
 
 
 def _probes(settings: Synthesis) -> list[str]:
-    known = settings.target in PACKAGED or settings.target in targets_at_hand()
-    own = [probe.query for probe in load_target(settings.target).probes] if known else []
+    own = [probe.query for name in _known(settings) for probe in load_target(name).probes]
     return own + [text for path in settings.probes for text, _ in read_questions(path)]
+
+
+def _known(settings: Synthesis) -> list[str]:
+    """Targets at hand that bear one of the names: case aside, whole or up to a comma."""
+    names = {_folded(name) for name in (settings.target, *settings.aliases)}
+    at_hand = dict.fromkeys([*PACKAGED, *targets_at_hand()])
+    return [name for name in at_hand if names & {_folded(name), _folded(name.partition(",")[0])}]
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.casefold().split())
 
 
 def _sources(settings: Synthesis, origin: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -267,8 +283,7 @@ def _sources(settings: Synthesis, origin: dict[str, Any]) -> list[tuple[str, str
     ]
     files += [("probes", path) for path in settings.probes]
     out = [(what, path.name, file_hash(path)) for what, path in files if path]
-    if settings.target in PACKAGED or settings.target in targets_at_hand():
-        out.append(("probes", f"RWKU, {settings.target}", ""))
+    out += [("probes", f"RWKU, {name}", "") for name in _known(settings)]
     return [*out, ("neighbours", ", ".join(f"{name}: {value}" for name, value in origin.items()), "")]
 
 
@@ -298,4 +313,4 @@ def _done(out: Path, card: Path, settled: str) -> Summary | None:
 
 
 def _summary(out: Path, card: Path, head: dict[str, Any]) -> Summary:
-    return Summary(out, card, head["forget"], head["boundary"], head["dropped"], head["overlaps"])
+    return Summary(out, card, head["forget"], head["boundary"], head["dropped"], head["overlaps"], head["probes"])

@@ -31,7 +31,6 @@ class Record:
     unusable: Mapping[str, int]
     """Replies of the model that could not be used, by task."""
     overlaps: Sequence[tuple[Candidate, Overlap]]
-    probes: int
     notes: Sequence[str] = field(default=())
 
 
@@ -73,10 +72,10 @@ def render(record: Record) -> str:
 
 def _overlap_report(record: Record) -> list[str]:
     out = ["## Overlap with evaluation probes", ""]
-    if not record.probes:
+    if not record.head["probes"]:
         return [*out, "There were no probes to compare with."]
     fate = "kept, because of --keep-overlap" if record.head["keep_overlap"] else "dropped"
-    out += [f"Compared with {record.probes:,} probes. Rows that meet one are {fate}.", ""]
+    out += [f"Compared with {record.head['probes']:,} probes. Rows that meet one are {fate}.", ""]
     out += ["| rows | exact | near |", "|---|---|---|"]
     for name, forget in (("to refuse", True), ("to answer", False)):
         kinds = [overlap.kind for row, overlap in record.overlaps if row.forget == forget]
