@@ -30,6 +30,7 @@ from .run_folder import add_seconds, check_owner, claim, delta_name, run_manifes
 from .stages import misdirect, rule, tune
 from .stages.work import Work
 from .teaching import taught_model
+from .train.lora import check_lora
 from .train.metrics import MetricsLog
 from .train.processes import alone, joined, processes
 from .train.tuning import Tune
@@ -111,6 +112,7 @@ def prepare(job: Run) -> None:
     for source in r.writing.about:
         texts(source, work.material(tokenizer))
     for stage in r.unlearn:
+        check_lora(None if isinstance(stage, Misdirect) else stage.lora)
         kind_of(stage).check(work, stage, tokenizer, config.num_hidden_layers)
     job.data = suite.read(job.target, r.evaluate)
     for goal in r.goals:

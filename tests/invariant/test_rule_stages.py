@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 import torch
@@ -241,6 +242,15 @@ def test_misdirection_then_rule(rule, tmp_path):
 def test_bad_input_is_answered_before_anything_is_taught(rule, tmp_path, change, told):
     with pytest.raises(UserError, match=told):
         pipeline.run(load_recipe(str(rule(**change))), tmp_path / "r")
+    assert not (tmp_path / "r" / "recipe.json").exists()
+
+
+@pytest.mark.parametrize("stage", [STEERING, BOUNDARY, {"method": "npo"}])
+def test_missing_adapters_are_told_before_anything_is_taught(rule, tmp_path, monkeypatch, stage):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    recipe = load_recipe(str(rule([{**stage, "lora": {"rank": 2}}])))
+    with pytest.raises(UserError, match=r"LoRA needs the package peft: pip install 'expunge\[rl\]'"):
+        pipeline.run(recipe, tmp_path / "r")
     assert not (tmp_path / "r" / "recipe.json").exists()
 
 

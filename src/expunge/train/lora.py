@@ -18,6 +18,12 @@ class LoRA:
     targets: tuple[str, ...] = ()
 
 
+def check_lora(settings: LoRA | None) -> None:
+    """Raises UserError when adapters are asked for and peft is missing."""
+    if settings:
+        _peft()
+
+
 def add_lora(model: Any, settings: LoRA, seed: int, first_block: int = 0) -> None:
     """Put adapters into the model's blocks from ``first_block`` on, in place; only they train. At first they change
     nothing.
