@@ -300,6 +300,12 @@ def test_what_trl_does_not_have_is_refused(tokenizer, algorithm):
         run(policy(), replace(SMALL, algorithm=algorithm), tokenizer)
 
 
+@pytest.mark.parametrize("sampler", ["ours", "trl", "vllm_colocate", "vllm_server"])
+def test_rounded_samples_are_refused_whoever_samples(tokenizer, sampler):
+    with pytest.raises(UserError, match="found rollout_dtype: bfloat16.*engine: native"):
+        run(policy(), replace(SMALL, rollout_dtype="bfloat16"), tokenizer, sampler=sampler)
+
+
 @pytest.mark.parametrize("missing", ["trl", "datasets"])
 def test_a_missing_package_is_named(tokenizer, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)

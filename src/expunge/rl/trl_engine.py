@@ -93,16 +93,16 @@ def rebo(
 
 
 def check(settings: RL, sampler: Sampler = "ours") -> Any:
-    """The package trl. Raises UserError if it is missing or too old, or does not have the algorithm, or if vLLM is
-    asked for and missing."""
+    """The package trl. Raises UserError if it is missing or too old, or does not have the algorithm or
+    the precision of the samples, or if vLLM is asked for and missing."""
     if settings.algorithm not in ALGORITHMS:
         raise UserError(
             f"engine trl has no algorithm {settings.algorithm!r}; it has {', '.join(ALGORITHMS)}. "
             "Choose one of these, or engine: native, which has all."
         )
-    if settings.rollout_dtype == "bfloat16" and sampler == "ours":
+    if settings.rollout_dtype == "bfloat16":
         raise UserError(
-            "engine trl takes our replies for the model's own; found rollout_dtype: bfloat16. "
+            "engine trl takes replies for the model's own; found rollout_dtype: bfloat16. "
             "Leave it out, or choose engine: native, which weighs up the difference."
         )
     try:
