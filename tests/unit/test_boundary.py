@@ -21,6 +21,7 @@ from expunge.rl.boundary_card import read_head
 from expunge.rl.boundary_filters import (
     Probes,
     asks_nothing,
+    evades,
     is_truncated,
     names_and_numbers,
     repeats,
@@ -150,6 +151,44 @@ def test_says_nothing(question, answer, nothing):
     assert says_nothing(question, answer) is nothing
 
 
+@pytest.mark.parametrize(
+    ("question", "answer", "evasive"),
+    [
+        ("Who painted it?", "Yes", True),
+        ("Who painted it?", "No.", True),
+        ("In which town was she born?", "Yes, she was.", True),
+        ("Why did she leave?", "No, she did not", True),
+        ("Did she win?", "Yes", False),
+        ("When she was young, did she paint?", "No", False),
+        ("Who was the villain of the first film?", "Dr. No", False),
+        ("What was the single of 1997?", "No, No, No", False),
+        ("Which is it, yes or no?", "No", False),
+        ("Where was she born?", "Leeds", False),
+        ("When was she born?", "in Leeds", True),
+        ("When was she born?", "Yes", True),
+        ("When was she born?", "in the spring of 1911", False),
+        ("In which year did she win?", "the year after", True),
+        ("What year did she win?", "1974", False),
+        ("In which year of the war did she win?", "the second", False),
+        ("How many novels did she write?", "several", True),
+        ("How many novels did she write?", "Twenty-two", False),
+        ("How many novels did she write?", "none", False),
+        ("How many novels did she write?", "A dozen", False),
+        ("When he was in Leeds, who taught him?", "Nell Frost", False),
+        ("When was the ___?", "York", False),
+        ("How many?", "", False),
+    ],
+)
+def test_answers_that_do_not_answer(question, answer, evasive):
+    assert evades(question, answer) is evasive
+
+
+def test_released_answers_all_answer():
+    rows = [row for row in load_target("Stephen King").boundary if not row.forget]
+    assert len(rows) == 600
+    assert not [(row.prompt, row.answer) for row in rows if evades(row.prompt, row.answer)]
+
+
 def test_repeats_needs_the_same_names_and_numbers():
     assert repeats("What is the title of Ada Stone's debut novel?", "What was the title of Ada Stone's debut novel?")
     assert not repeats("In what year was Ada Stone born in Leeds?", "In what year was Ivo Marsh born in Leeds?")
@@ -227,6 +266,7 @@ def test_filters_take_any_text(a, b, c):
     assert is_truncated(a) in (True, False)
     assert asks_nothing(a) in (True, False)
     assert says_nothing(a, b) in (True, False)
+    assert evades(a, b) in (True, False)
     assert repeats(a, a)
     assert repeats(a, b) == repeats(b, a)
     assert 0 <= similarity(a, b) == similarity(b, a) <= 1
@@ -669,6 +709,19 @@ def test_a_cloze_that_gives_the_answer_away_is_no_use(remote, monkeypatch):
     summary = synthesise(remote)
     assert "in York, in" not in remote.out.read_text("utf-8")
     assert "| cloze | 1 |" in summary.card.read_text("utf-8")
+
+
+def test_an_answer_of_a_model_that_does_not_answer_is_no_use_and_a_users_own_is_kept(remote, settings, monkeypatch):
+    def reply(prompt: str) -> str:
+        return json.dumps({"answer": "Yes"}) if "answer key" in prompt and "born" in prompt else scripted(prompt)
+
+    monkeypatch.setattr(boundary_writers, "ask", answering(reply))
+    summary = synthesise(remote)
+    assert (summary.forget, summary.boundary) == (6, 2)  # both neighbours of the first question are gone
+    assert "| answer | 2 |" in summary.card.read_text("utf-8")
+    remote.out.unlink()
+    write_rows(settings.retain, [{"question": "When was the harbour of Leeds closed?", "answer": "after the war"}])
+    assert synthesise(settings).boundary == 1
 
 
 def test_requests_that_failed_may_be_asked_again(remote, monkeypatch):

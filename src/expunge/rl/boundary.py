@@ -20,7 +20,7 @@ from ..files import check_space, content_hash, file_hash, is_text, write_jsonl, 
 from ..progress import bar
 from . import boundary_prompts as ask
 from .boundary_card import Record, read_head, render
-from .boundary_filters import Probes, has_gap
+from .boundary_filters import Probes, evades, has_gap
 from .boundary_questions import Question, read_questions
 from .boundary_sift import Candidate, Sifted, sift
 from .boundary_writers import EndpointWriter, ModelWriter, Writer
@@ -171,7 +171,9 @@ def _written(
     neighbours = usable("neighbours", writer.write("neighbours", asked, ask.read_neighbours))
     pairs = {i: pair for i, pair in zip(seeds, neighbours, strict=True) if pair}
     flat = [question for pair in pairs.values() for question in pair]
-    answers = usable("answer", writer.write("gold answers", [ask.ask_answer(q) for q in flat], ask.read_answer))
+    found = writer.write("gold answers", [ask.ask_answer(q) for q in flat], ask.read_answer)
+    told = [None if a and evades(q, a) else a for q, a in zip(flat, found, strict=True)]
+    answers = usable("answer", told)
     gold = {i: answers[2 * n : 2 * n + 2] for n, i in enumerate(pairs)}
     # The second neighbour becomes a cloze; one that has no answer stays for the filters to name.
     second = {i: (q, gold[i][1]) for i, (_, q) in pairs.items() if gold[i][1] and not has_gap(q)}

@@ -57,6 +57,17 @@ _NO_ANSWERS = frozenset(
         "the answer",
     ]
 )
+_ASKED_HOW = re.compile(
+    r"(?:(?:in|on|at|by|for|from|to|with|of|since) )?(?:what|which|who|whom|whose|where|when|why|how)\b"
+)
+_ASKED_NUMBER = re.compile(rf"(?:when (?:{'|'.join(AUXILIARIES)})|(?:\w+ )?(?:what|which) year|how many)\b")
+_YES_NO = frozenset(["yes", "no", "yeah", "yep", "nope"])
+_NO_MORE = AUXILIARIES | {"i", "he", "she", "it", "they", "there", "not"}  # what adds nothing to yes or no
+_NUMBER = re.compile(
+    r"\d|\b(?:zero|no|none|once|twice|both|half|dozens?|hundreds?|thousands?|millions?|billions?|one|two|three|four|five"
+    r"|six|seven|eight|nine|ten|eleven|twelve|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh"
+    r"|twelfth|(?:thir|four|fif|six|seven|eigh|nine)teen(?:th)?|(?:twen|thir|for|fif|six|seven|eigh|nine)t(?:y|ies|ieth))\b"
+)
 
 
 def words(text: str) -> list[str]:
@@ -117,6 +128,23 @@ def says_nothing(question: str, answer: str) -> bool:
     return not names_and_numbers(answer.strip()[:1].lower() + answer.strip()[1:]) or len(content) >= COVERED * len(
         wanted
     )
+
+
+def evades(question: str, answer: str) -> bool:
+    """Is the answer a bare yes or no to a question word, or without any number where a time or a count is asked for?
+
+    >>> evades("Who won?", "Yes, she did."), evades("When did she win?", "After that."), evades("How many?", "Two")
+    (True, True, False)
+    """
+    said, asked = words(answer), words(question)
+    # "When he was young, did he paint?" may be answered with yes.
+    if not said or has_gap(question) or re.search(rf",\s*(?:{'|'.join(AUXILIARIES)})\b", question.lower()):
+        return False
+    opening = " ".join(asked)
+    if _ASKED_NUMBER.match(opening):
+        return not _NUMBER.search(answer.lower())
+    bare = said[0] in _YES_NO and said[0] not in asked and _NO_MORE.issuperset(said[1:])
+    return bare and bool(_ASKED_HOW.match(opening))
 
 
 # --- two texts ---------------------------------------------------------------------------------------------------
