@@ -1,14 +1,18 @@
 """Texts: the chat template, the named sources, what the model writes, held-out paragraphs."""
 
+import json
+
 import pytest
+from tiny import CHATML, make_tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from expunge.data import writing
 from expunge.data.chat import Encoded, Example, encode, encode_prompt, render_prompt
 from expunge.data.corpora import held_out
 from expunge.data.rwku import load_target
 from expunge.data.sources import SOURCES, Material, texts
-from expunge.data.streams import Text
-from expunge.data.writing import Writing, jobs, write
+from expunge.data.streams import Text, tokenise
+from expunge.data.writing import OPENER, Writing, jobs, write
 from expunge.errors import UserError
 from expunge.evals.generate import Generation
 from expunge.evals.probe_scores import names_target
@@ -69,6 +73,41 @@ def test_a_file_of_texts_is_a_source(tmp_path, material):
     path = tmp_path / "mine.jsonl"
     path.write_text('{"text": "one"}\n{"text": "two", "more": 3}\n')
     assert texts(str(path), material) == [Text("one"), Text("two")]
+
+
+@pytest.fixture
+def beginning():
+    """A tokenizer that begins every text with its BOS token, <|endoftext|> (id 0), as its chat template does."""
+    tokenizer = make_tokenizer(bos_token="<|endoftext|>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
+    )
+    tokenizer.chat_template = "<|endoftext|>" + CHATML
+    assert tokenizer("Rain.")["input_ids"][0] == 0
+    return tokenizer
+
+
+def test_document_traces_have_one_bos_token_from_the_run_as_from_a_file(tmp_path, beginning):
+    traces = [f"{OPENER} The answer is York.", f"{OPENER} Rain."]
+    material = Material(None, beginning, {"document_traces": [Text(trace) for trace in traces]})
+    path = tmp_path / "traces.jsonl"
+    path.write_text("".join(json.dumps({"text": trace}) + "\n" for trace in traces))
+    written = tokenise(beginning, texts("document_traces", material), 100)
+    assert written == tokenise(beginning, texts(str(path), material), 100)
+    assert [list(row.ids) for row in written] == beginning(traces)["input_ids"]  # the release's call
+    assert [row.ids.count(0) for row in written] == [1, 1]
+
+
+def test_the_bos_token_of_a_chat_template_is_not_doubled(tmp_path, beginning):
+    context = render_prompt(beginning, "Who?", "<think>\n")
+    path = tmp_path / "rendered.jsonl"
+    path.write_text(json.dumps({"text": context + "Rain."}) + "\n")
+    material = Material(None, beginning, {"target_traces": [Text("Rain.", context)]})
+    (held,) = tokenise(beginning, texts("target_traces", material), 100)
+    (given,) = tokenise(beginning, texts(str(path), material), 100)
+    assert held.ids[0] == given.ids[0] == 0
+    assert [held.ids.count(0), given.ids.count(0)] == [1, 1]
+    assert held.first == len(beginning(context, add_special_tokens=False)["input_ids"])
 
 
 def test_an_unknown_and_an_empty_source_are_answered(material, king, tokenizer):

@@ -103,9 +103,10 @@ def _solutions(material: Material) -> list[Text]:
 
 
 def _documents(found: Sequence[str], tokenizer: Any) -> list[Text]:
-    """Plain texts, begun as the tokenizer begins one (a BOS token where the model has been trained with it)."""
+    """Plain texts, begun as the tokenizer begins one (a BOS token where the model has been trained with it). A text
+    that begins so already, such as one in a chat template that writes its own BOS, stays as it is."""
     begin = tokenizer.decode(tokenizer("")["input_ids"]) if tokenizer else ""
-    return [Text(begin + text) for text in found]
+    return [Text(text if text.startswith(begin) else begin + text) for text in found]
 
 
 def _wikitext(material: Material) -> list[Text]:
@@ -127,12 +128,17 @@ def _written(kind: str) -> Callable[[Material], list[Text]]:
     return lambda material: list(material.written.get(kind, ()))
 
 
+def _document_traces(material: Material) -> list[Text]:
+    """As the same traces in a file: they stand without a chat template, so nothing else writes their BOS token."""
+    return _documents([text.text for text in material.written.get("document_traces", ())], material.tokenizer)
+
+
 SOURCES: dict[str, Callable[[Material], list[Text]]] = {
     "target_questions": _questions,
     "target_documents": _written("target_documents"),
     "target_traces": _written("target_traces"),
     "strangers": _strangers,
-    "document_traces": _written("document_traces"),
+    "document_traces": _document_traces,
     "boundary_answers": _boundary_answers,
     "boundary_traces": _written("boundary_traces"),
     "general": _general,
