@@ -9,6 +9,7 @@ from .data.rwku import Target
 from .errors import UserError
 from .evals.goals import judge_goals
 from .files import check_space, content_hash, file_hash, read_json, read_jsonl, write_json
+from .models.delta import read_header
 from .models.load import model_hash, resolve
 from .recipe import RS, Misdirect, ReBO, Recipe, Stage, make_recipe
 from .strict import first_difference, to_dict
@@ -109,20 +110,21 @@ def effective_batches(recipe: Recipe) -> dict[str, int]:
 
 
 def base_of_run(folder: Path) -> Path | None:
-    """Folder of the model that a finished run's delta belongs to; None if this is no run folder.
+    """Folder of the model that the run's delta belongs to; None if this is no run folder, or has no delta yet.
 
     Raises UserError when that model is no longer in the cache."""
-    if not (folder / "recipe.json").exists() or not (folder / "run.json").exists():
+    delta = folder / "delta.safetensors"
+    if not (folder / "recipe.json").exists() or not delta.exists():
         return None
-    wanted = read_json(folder / "run.json")["model"]
+    _, header = read_header(delta)
     if read_json(folder / "recipe.json")["teach"] is None:
-        candidates = [resolve(wanted["source"])]
+        candidates = [resolve(header["base"])]
     else:
         candidates = [path for path in taught_folder().glob("*") if (path / "config.json").exists()]
     for candidate in candidates:
-        if model_hash(candidate) == wanted["hash"]:
+        if model_hash(candidate) == header["base_hash"]:
             return candidate
     raise UserError(
-        f"{folder}: the model it was made from (hash {wanted['hash']}) is not in the cache. "
-        "Run the recipe again, or name the model with --base."
+        f"{folder}: the model it was made from, {header['base']} (hash {header['base_hash']}), is not in the cache or "
+        "has changed. Run the recipe again, or name the model with --base."
     )

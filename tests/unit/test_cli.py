@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import BLOCKS, make_model, make_tokenizer, no_file_larger_than, save_model, write_recipe
 
 from expunge import __version__, pipeline
@@ -444,6 +445,27 @@ def test_a_benchmark_accepts_what_a_single_run_does_not(told, recipe, out):
     run = load_recipe(str(recipe(teach=None)), ("unlearn.settings.steering=1e30", "unlearn.loop.steps=1"))
     assert pipeline.run(run, out, "unlearn", accept_ruined=True).delta.exists()
     assert diverged(out).startswith("the loss is nan at step 0")
+
+
+def test_apply_finds_the_base_of_what_unlearn_has_trained_and_refuses_another(
+    told, model_folder, out, cache, tmp_path, capsys
+):
+    base = shutil.copytree(model_folder, tmp_path / "base")
+    streams = [part for name in ("forget", "retain") for part in (f"--{name}", str(texts(tmp_path, name)))]
+    changes = [part for change in SMALL for part in ("--set", change)]
+    assert main(["unlearn", str(base), *streams, *changes, "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["apply", str(out), "--out", str(tmp_path / "whole")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'whole'}\n"
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "whole"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {f"model.layers.{i}.mlp.down_proj.weight" for i in (1, 2)}
+    save_file({name: tensor + 1 for name, tensor in before.items()}, base / "model.safetensors", {"format": "pt"})
+    message = told("apply", out, "--out", tmp_path / "two")
+    assert f"made from, {base} (hash " in message
+    assert "is not in the cache or has changed" in message
+    assert "has hash" in told("apply", out, "--base", base, "--out", tmp_path / "two")
+    assert not (tmp_path / "two").exists()
 
 
 def test_unlearn_without_what_it_needs(told, model_folder, out, tmp_path):

@@ -3,10 +3,12 @@
 import json
 import re
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import make_model, no_file_larger_than, save_model
@@ -158,3 +160,54 @@ def test_index_and_shards_of_a_written_checkpoint_agree(tmp_path, tokenizer):
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())["weight_map"]
     for name, shard in index.items():
         assert name in load_file(tmp_path / "out" / shard)
+
+
+def test_weights_in_other_formats_are_left_out_and_named(base, tmp_path, capsys):
+    others = ["pytorch_model.bin", "consolidated.safetensors", "consolidated.00.pth", "m.Q4_K_M.gguf", "tf_model.h5"]
+    others += ["flax_model.msgpack", "model.onnx", "pytorch_model.bin.index.json"]
+    before = model_hash(base)
+    for name in others:
+        (base / name).write_bytes(b"{}")
+    save_file({"layers.1.feed_forward.w2.weight": torch.zeros(2)}, base / "consolidated.safetensors")
+    (base / "vocab.txt").write_text("a")
+    assert model_hash(base) == before
+    apply_delta(base, write(tmp_path / "d.safetensors", base, dtype=torch.bfloat16), tmp_path / "out")
+    kept = {path.name for path in (tmp_path / "out").iterdir()}
+    assert kept == {path.name for path in base.iterdir()} - set(others)
+    assert {"vocab.txt", "tokenizer.json", "config.json"} < kept
+    told = capsys.readouterr().out
+    assert told == f"left out of {tmp_path / 'out'}, as it holds what was forgotten: {', '.join(sorted(others))}\n"
+
+
+def test_nothing_is_said_where_nothing_is_left_out(base, tmp_path, capsys):
+    apply_delta(base, write(tmp_path / "d.safetensors", base, dtype=torch.bfloat16), tmp_path / "out")
+    assert capsys.readouterr().out == ""
+
+
+def test_the_model_is_never_held_whole(tmp_path, monkeypatch):
+    base = save_model(tmp_path / "base", make_model(dtype=torch.float32), shard="40KB")
+    changed = {f"model.layers.{i}.mlp.down_proj.weight": torch.zeros(32, 48) for i in range(5)}
+    delta = write(tmp_path / "d.safetensors", base, changed)
+    held, most, opened = [0], [0], []
+    load = safetensors.torch.load_file
+
+    def release(size: int) -> None:
+        held[0] -= size
+
+    def watched(path: Path) -> dict[str, torch.Tensor]:
+        tensors: dict[str, torch.Tensor] = load(path)
+        for tensor in tensors.values():
+            held[0] += tensor.nbytes
+            weakref.finalize(tensor, release, tensor.nbytes)
+        opened.append(path.name)
+        most[0] = max(most[0], held[0])
+        return tensors
+
+    monkeypatch.setattr(safetensors.torch, "load_file", watched)
+    apply_delta(base, delta, tmp_path / "out")
+    sizes = {path.name: sum(t.nbytes for t in load(path).values()) for path in base.glob("*.safetensors")}
+    places = json.loads((base / "model.safetensors.index.json").read_text())["weight_map"]
+    assert sorted(opened) == sorted({places[name] for name in changed})  # shards that do not change are copied
+    assert len(opened) > 3
+    assert most[0] == max(sizes[name] for name in opened) < 0.5 * sum(sizes.values())
+    assert held[0] == 0

@@ -8,9 +8,15 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import writing, writing_folder
-from .load import model_hash, weights_of
+from ..progress import console
+from .load import INDEX, model_hash, weights_of
 
 FORMAT = "expunge-delta-1"
+OTHER_WEIGHTS = {
+    ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".onnx_data", ".data", ".ot",
+    ".npz", ".tflite",
+}  # fmt: skip
+"""How files end that hold the weights of a model for other loaders."""
 
 
 def save_delta(path: Path, matrices: Mapping[str, Any], *, base: Path, source: str, method: str, dtype: Any) -> None:
@@ -61,9 +67,9 @@ def load_delta(model: Any, path: Path) -> None:
 def apply_delta(base: Path, delta: Path, out: Path) -> None:
     """Write the full checkpoint base + delta to ``out``, one shard in memory at a time.
 
-    Raises UserError when the delta belongs to another base or ``out`` holds something already."""
-    from safetensors.torch import load_file, save_file
-
+    Other files of the base are copied, but for weights in other formats, which still hold what was forgotten: these
+    are left out, and a line says which. Raises UserError when the delta belongs to another base or ``out`` holds
+    something already."""
     matrices, header = read_delta(delta)
     found = model_hash(base)
     if found != header["base_hash"]:
@@ -73,17 +79,41 @@ def apply_delta(base: Path, delta: Path, out: Path) -> None:
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already; choose a new folder.")
+    shards = weights_of(base)
+    others = sorted(path for path in base.iterdir() if path.is_file() and path not in shards)
+    left_out = [path for path in others if _holds_weights(path)]
     with writing_folder(out) as temporary:
-        for path in base.iterdir():
-            if path.is_file() and path.suffix != ".safetensors":
+        for path in others:
+            if path not in left_out:
                 shutil.copyfile(path, temporary / path.name)
-        for shard in weights_of(base):
-            tensors = load_file(shard)
-            for name in matrices.keys() & tensors.keys():
-                if matrices[name].shape != tensors[name].shape:
-                    shapes = f"{list(matrices[name].shape)} there, {list(tensors[name].shape)} in the base"
-                    raise UserError(f"{delta}: {name} has shape {shapes}.")
-                tensors[name] = matrices.pop(name).to(tensors[name].dtype)
-            save_file(tensors, temporary / shard.name, {"format": "pt"})
+        for shard in shards:
+            _write_shard(shard, matrices, temporary / shard.name, delta)
         if matrices:
             raise UserError(f"{delta}: the base has no {', '.join(matrices)}.")
+    if left_out:
+        names = ", ".join(path.name for path in left_out)
+        console.print(f"left out of {out}, as it holds what was forgotten: {names}", markup=False, soft_wrap=True)
+
+
+def _holds_weights(path: Path) -> bool:
+    """Is a file of a model folder, which is none of its shards, weights for another loader or the index of such?"""
+    return path.suffix.lower() in OTHER_WEIGHTS or (path.name.endswith(".index.json") and path.name != INDEX)
+
+
+def _write_shard(shard: Path, matrices: dict[str, Any], out: Path, delta: Path) -> None:
+    """Write one shard with those of the matrices that are in it; they are taken out of ``matrices``."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    with safe_open(shard, framework="pt") as file:
+        here = matrices.keys() & set(file.keys())
+    if not here:
+        shutil.copyfile(shard, out)
+        return
+    tensors = load_file(shard)
+    for name in here:
+        if matrices[name].shape != tensors[name].shape:
+            shapes = f"{list(matrices[name].shape)} there, {list(tensors[name].shape)} in the base"
+            raise UserError(f"{delta}: {name} has shape {shapes}.")
+        tensors[name] = matrices.pop(name).to(tensors[name].dtype)
+    save_file(tensors, out, {"format": "pt"})

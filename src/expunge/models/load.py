@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, nearest
-from ..files import content_hash, file_hash
+from ..files import content_hash, file_hash, read_json
 from . import embedded
 
+INDEX = "model.safetensors.index.json"
 DTYPES = ("float32", "bfloat16")
 WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "README.md", "LICENSE*"]  # files of a hub model
 
@@ -78,10 +79,15 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def weights_of(folder: Path) -> list[Path]:
-    """The safetensors shards of a model folder. Raises UserError if there are none or one is damaged."""
+    """The safetensors shards of a model folder: those that its index names, else model.safetensors, else all there are.
+
+    Raises UserError if there are none, or one is damaged or missing."""
     from safetensors import SafetensorError, safe_open
 
-    shards = sorted(folder.glob("*.safetensors"))
+    if (folder / INDEX).exists():
+        shards = sorted(set(shards_by_name(folder).values()))
+    else:
+        shards = list(folder.glob("model.safetensors")) or sorted(folder.glob("*.safetensors"))
     if not shards:
         raise UserError(
             f"{folder}: there are no safetensors weights; convert the model first (pickles are not loaded)."
@@ -92,6 +98,21 @@ def weights_of(folder: Path) -> list[Path]:
         except SafetensorError as error:
             raise UserError(f"{path} is damaged ({error}). Fetch the model again.") from None
     return shards
+
+
+def shards_by_name(folder: Path) -> dict[str, Path]:
+    """Name of each tensor -> its file, by the index of a sharded checkpoint. Raises UserError for an index that names no
+    files, and if a file is missing."""
+    index = read_json(folder / INDEX)
+    shards = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise UserError(
+            f"{folder / INDEX}: found no weight_map that gives a file for each tensor; fetch the model again."
+        )
+    places = {name: folder / shard for name, shard in shards.items()}
+    if missing := sorted({path.name for path in places.values() if not path.exists()}):
+        raise UserError(f"{folder}: {INDEX} names {', '.join(missing)}, which is not there. Fetch it.")
+    return places
 
 
 def checkpoint_dtype(folder: Path) -> Any:

@@ -16,14 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..files import read_json
 from ..losses import precise
 from .blocks import check_block, check_known, read_config, view
 from .cache import PrefixCache
-from .load import weights_of
+from .load import INDEX, shards_by_name, weights_of
 from .upcast import fit_processor
 
-INDEX = "model.safetensors.index.json"
 DOWN = "mlp.down_proj.weight"
 
 
@@ -109,17 +107,7 @@ def _places(folder: Path) -> dict[str, Path]:
     from safetensors import safe_open
 
     if (folder / INDEX).exists():
-        index = read_json(folder / INDEX)
-        shards = index.get("weight_map") if isinstance(index, dict) else None
-        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-            raise UserError(
-                f"{folder / INDEX}: found no weight_map that gives a file for each tensor; fetch the model again."
-            )
-        places = {name: folder / shard for name, shard in shards.items()}
-        missing = sorted({path.name for path in places.values() if not path.exists()})
-        if missing:
-            raise UserError(f"{folder}: {INDEX} names {', '.join(missing)}, which is not there. Fetch it.")
-        return places
+        return shards_by_name(folder)
     out = {}
     for path in weights_of(folder):
         with safe_open(path, framework="pt") as file:
