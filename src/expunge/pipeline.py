@@ -15,7 +15,7 @@ from typing import Any
 from .data.chat import render_prompt
 from .data.rwku import Target, load_target
 from .data.sources import texts
-from .data.writing import jobs, write
+from .data.writing import OPENER, jobs, spread, write
 from .errors import UserError, nearest
 from .evals import suite
 from .evals.task import Manner, Scored, manner_of, plainly
@@ -30,6 +30,7 @@ from .run_folder import add_seconds, check_owner, claim, delta_name, run_manifes
 from .stages import misdirect, rule, tune
 from .stages.work import Work
 from .teaching import taught_model
+from .tracing import Tracing, partial_of, traces_of
 from .train.lora import check_lora
 from .train.metrics import MetricsLog
 from .train.processes import alone, joined, processes
@@ -139,24 +140,39 @@ def teach(job: Run) -> None:
 
 
 def write_stage(job: Run) -> None:
-    """Let the original model write its documents and traces about the target."""
+    """Let the original model write its documents and traces about the target, and its traces about documents."""
     path = job.folder / "traces.jsonl"
     if path.exists():
         return
     r = job.recipe
     tokenizer = load_tokenizer(job.original)
-    material = Work(r, job.target, job.folder, job.original).material(tokenizer)
-    about = [text for source in r.writing.about for text in texts(source, material)]
-    todo = jobs(tokenizer, job.target, r.writing, about)
+    about = _about_documents(job, tokenizer, path)  # first, as these alone are kept when interrupted
     rows = []
-    if todo:
+    if todo := jobs(tokenizer, job.target, r.writing):
         model, _ = load(job.original, r.dtype)
-        origin = {"model": r.model, "model_hash": model_hash(job.original), "decoding": "greedy"}
         with bar("documents and traces", sum(len(part.prompts) for part in todo)) as advance:
             for part in todo:
-                written = write(model, tokenizer, part, r.writing, advance)
-                rows += [{"kind": part.kind, **row, **origin} for row in written]
-    write_jsonl(path, rows)
+                rows += [{"kind": part.kind, **row} for row in write(model, tokenizer, part, advance)]
+    origin = {"model": r.model, "model_hash": model_hash(job.original), "decoding": "greedy"}
+    write_jsonl(path, [{**row, **origin} for row in rows + about])
+    partial_of(path).unlink(missing_ok=True)
+
+
+def _about_documents(job: Run, tokenizer: Any, path: Path) -> list[dict[str, Any]]:
+    """Rows of the traces about the texts of ``writing.about``; those in the partial file of ``path`` are done."""
+    w = job.recipe.writing
+    material = Work(job.recipe, job.target, job.folder, job.original).material(tokenizer)
+    given = spread([text.context + text.text for source in w.about for text in texts(source, material)], w.traces)
+    settings = Tracing(w.trace_tokens, w.segments, w.read_tokens, w.batch_size, dtype=job.recipe.dtype)
+    if not given:
+        return []
+    found = traces_of(given, ", ".join(w.about), job.recipe.model, job.original, path, settings)
+    return [
+        {"kind": "document_traces", "prompt": document, "start": OPENER, "context": ""}
+        | {"text": row["text"], "segment": row["segment"]}
+        for document, rows in zip(given, found, strict=True)
+        for row in rows
+    ]
 
 
 def unlearn_stage(job: Run) -> None:

@@ -1,4 +1,5 @@
-"""``expunge traces``: what a reasoning model thinks about documents, to be unlearned. (R2MU, arXiv 2506.12963)
+"""What a reasoning model thinks about documents, to be unlearned (R2MU, arXiv 2506.12963): ``expunge traces``, and a
+recipe's ``writing.about``.
 
 The prompt is that of R2MU's release, which generated 1,024 tokens of each, one document at a time, and used 100.
 Here only the used ones are generated, in batches of like length, on every GPU there is. Batches depend neither
@@ -6,7 +7,7 @@ on what is done nor on who computes them: the file is the same after an interrup
 
 import json
 import signal
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import takewhile
@@ -18,7 +19,7 @@ import torch
 from torch.multiprocessing import get_context
 
 from .data.sources import SOURCES, Material, texts
-from .data.writing import OPENER, Row, Writing, reason_about, segments
+from .data.writing import OPENER, Row, reason_about, segments
 from .errors import UserError
 from .evals.generate import Generation, generate
 from .files import check_space, content_hash, read_jsonl, write_jsonl
@@ -60,12 +61,33 @@ def trace(model: str, documents: str, out: Path, settings: Tracing) -> Path:
     tokenizer = load_tokenizer(folder)
     given = [text.context + text.text for text in texts(documents, Material(None, tokenizer, {}))]
     check_space(out.parent, 16 * len(given) * settings.segments * settings.tokens)
+    rows = [row for part in traces_of(given, documents, model, folder, out, settings) for row in part]
+    if not out.exists() or read_jsonl(out) != rows:
+        write_jsonl(out, rows)
+    partial_of(out).unlink(missing_ok=True)
+    return out
+
+
+def partial_of(out: Path) -> Path:
+    """Where finished batches are kept until the file of traces is whole."""
+    return out.with_name(f"{out.name}.partial.jsonl")
+
+
+def traces_of(
+    given: Sequence[str], documents: str, model: str, folder: Path, out: Path, settings: Tracing
+) -> list[list[Row]]:
+    """The rows of each of the texts ``given``, in their order, by the model in ``folder``; ``documents`` and ``model``
+    are their names. What ``out`` or its partial file holds is not computed again, every finished batch is added to the
+    partial file, and the caller deletes that when ``out`` is whole.
+
+    Raises UserError as :func:`trace` does, and KeyboardInterrupt after the batch in hand when interrupted."""
+    tokenizer = load_tokenizer(folder)
     origin: Row = {"model": model, "model_hash": model_hash(folder), "dtype": settings.dtype, "decoding": "greedy"}
     origin |= {"read_tokens": settings.read_tokens, "segments": settings.segments, "max_tokens": settings.tokens}
     keys = [content_hash(document, {**origin, "model": ""}) for document in given]
     wanted = dict(zip(keys, given, strict=True))  # each document once
 
-    partial = out.with_name(f"{out.name}.partial.jsonl")
+    partial = partial_of(out)
     if partial.exists():  # a line that a crash or a full disk has cut is taken away
         with partial.open("r+b") as file:
             file.truncate(file.read().rfind(b"\n") + 1)
@@ -100,18 +122,14 @@ def trace(model: str, documents: str, out: Path, settings: Tracing) -> Path:
                     advance(len(answered))
         if len(done) < len(wanted):
             raise KeyboardInterrupt
-    rows = [row for key in keys for row in done[key]]
-    if not out.exists() or read_jsonl(out) != rows:
-        write_jsonl(out, rows)
-    partial.unlink(missing_ok=True)
-    return out
+    return [done[key] for key in keys]
 
 
 def _rows(tokenizer: Any, key: str, document: str, reply: Generation, origin: Row) -> list[Row]:
     """A trace, a row a segment; ``closed`` says that the model ended in this one."""
     size = origin["max_tokens"]
     rows = []
-    for i, piece in enumerate(segments(tokenizer, reply.ids, Writing(trace_tokens=size))):
+    for i, piece in enumerate(segments(tokenizer, reply.ids, size)):
         row = {"id": key, "document": document[:200], "segment": i, "text": OPENER + piece}
         left = len(reply.ids) - i * size
         rows.append({**row, "tokens": min(size, left), "closed": reply.closed and left <= size, **origin})
@@ -141,7 +159,10 @@ def _decode(model: Any, tokenizer: Any, batches: Batches, settings: Tracing, num
         try:
             yield number, generate(model, tokenizer, batch, max_new_tokens=new_tokens, batch_size=len(batch))
         except torch.OutOfMemoryError:
-            raise UserError(f"{model.device} is out of memory: give a --batch-size below {len(batch)}.") from None
+            raise UserError(
+                f"{model.device} is out of memory: give a --batch-size (in a recipe, writing.batch_size) "
+                f"below {len(batch)}."
+            ) from None
 
 
 def _together(workers: int, folder: Path, batches: Batches, settings: Tracing, stop: Callable[[], bool]) -> Replies:

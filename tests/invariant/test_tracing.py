@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import make_model, make_tokenizer, save_model
+from tiny import make_model, make_tokenizer, save_model, write_recipe
 
-from expunge import tracing
+from expunge import pipeline, tracing
 from expunge.cli import main
 from expunge.data.sources import Material, texts
 from expunge.data.writing import OPENER, reason_about
 from expunge.errors import UserError
+from expunge.files import read_jsonl
 from expunge.models.load import load
+from expunge.recipe import load_recipe
 from expunge.tracing import Tracing, trace
 
 DOCUMENTS = [
@@ -143,6 +145,41 @@ def test_an_interrupted_call_goes_on_to_the_same_file(
     assert [path.name for path in out.parent.iterdir()] == ["t.jsonl"]
 
 
+def test_a_recipe_interrupted_in_its_traces_computes_only_the_rest(
+    model, documents, undisturbed, target_folder, cache, tmp_path, monkeypatch
+):
+    about = {"about": [documents], "trace_tokens": 3, "segments": 3, "read_tokens": 20, "batch_size": 2, "traces": 7}
+    about |= {"documents": 2, "document_tokens": 4, "boundary_traces": 1}
+    recipe = load_recipe(str(write_recipe(tmp_path / "r.yaml", model, target_folder, teach=None, writing=about)))
+    asked: list[int] = []
+    generate = tracing.generate
+    monkeypatch.setattr(tracing, "generate", lambda *a, **k: asked.append(len(a[2])) or generate(*a, **k))
+    pipeline.run(recipe, tmp_path / "whole", "write")
+    wanted = read_jsonl(tmp_path / "whole" / "traces.jsonl")
+    assert asked == [2, 2, 2]  # one of the seven documents comes twice
+    kinds = ["target_documents", "target_traces", "boundary_traces", "document_traces"]
+    assert list(dict.fromkeys(row["kind"] for row in wanted)) == kinds
+    found = [(row["text"], row["segment"]) for row in wanted if row["kind"] == "document_traces"]
+    assert found == [(row["text"], row["segment"]) for row in rows_of(undisturbed)]
+    keys = ["kind", "prompt", "start", "context", "text", "segment", "model", "model_hash", "decoding"]
+    assert list(wanted[-1]) == keys
+    assert [wanted[-1][key] for key in keys[1:4]] == [DOCUMENTS[-1], OPENER, ""]
+
+    asked.clear()
+    with monkeypatch.context() as patch:
+        after_batch(patch, 1, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(recipe, tmp_path / "cut", "write")
+    assert asked == [2]
+    assert not (tmp_path / "cut" / "traces.jsonl").exists()
+    assert len({row["id"] for row in read_jsonl(tmp_path / "cut" / "traces.jsonl.partial.jsonl")}) == 2
+    pipeline.run(recipe, tmp_path / "cut", "write")
+    assert asked == [2, 2, 2]
+    both = [(tmp_path / name / "traces.jsonl").read_text() for name in ("cut", "whole")]
+    assert both[0] == both[1]
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == {"recipe.json", "seconds.json", "traces.jsonl"}
+
+
 def test_a_finished_file_is_returned_at_once(model, documents, undisturbed, tmp_path, monkeypatch):
     out = tmp_path / "t.jsonl"
     out.write_text(undisturbed)
@@ -215,7 +252,10 @@ def test_an_error_in_a_worker_is_told(model, documents, tmp_path, monkeypatch, c
 
     monkeypatch.setattr(tracing, "generate", no_memory)
     assert main([*arguments, "--batch-size", "2"]) == 2
-    assert "cpu is out of memory: give a --batch-size below 2." in capsys.readouterr().err
+    assert (
+        "cpu is out of memory: give a --batch-size (in a recipe, writing.batch_size) below 2."
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("finished", [True, False])

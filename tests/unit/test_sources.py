@@ -154,11 +154,11 @@ def test_the_model_writes_as_many_texts_as_asked_for_and_as_announced(king, toke
         calls.clear()
         todo = jobs(tokenizer, king, settings)
         for job in todo:
-            write(None, tokenizer, job, settings)
+            write(None, tokenizer, job)
         assert calls == [(len(job.prompts), job.new_tokens) for job in todo]
         assert [tokens for _, tokens in calls] == [7, 9, 9]
     few = Writing(3, 7, 5, 9, 4)
-    written = {job.kind: write(None, tokenizer, job, few) for job in jobs(tokenizer, king, few)}
+    written = {job.kind: write(None, tokenizer, job) for job in jobs(tokenizer, king, few)}
     assert {kind: len(rows) for kind, rows in written.items()} == {
         "target_documents": 3,
         "target_traces": 5,
