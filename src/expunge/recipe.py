@@ -306,6 +306,11 @@ def _check(recipe: Recipe, where: str) -> None:
         at = f"{where}: unlearn" if len(recipe.unlearn) == 1 else f"{where}: unlearn[{number}]"
         if isinstance(stage, Misdirect):
             _check_topics(stage, at)
+            if stage.loop.prefix_cache_dtype and stage.loop.prefix_cache == "off":
+                raise UserError(
+                    f"{at}.loop.prefix_cache_dtype: found {stage.loop.prefix_cache_dtype}, but there is no prefix "
+                    "cache. Set loop.prefix_cache to memory or disk, or leave this out."
+                )
             for settings, _ in stage.by_topic().values():
                 if isinstance(settings, Misdirection):
                     _check_settings(settings, at)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import write_recipe
 from transformers import AutoModelForCausalLM
 
@@ -182,6 +183,22 @@ def test_without_teaching_the_base_itself_is_unlearned(model_folder, target_fold
     job = pipeline.run(load_recipe(str(path)), tmp_path / "r", "unlearn")
     assert job.original == model_folder
     assert {row["stage"] for row in read_jsonl(tmp_path / "r" / "metrics.jsonl")} == {"r2mu"}
+
+
+def test_a_recipe_keeps_its_prefix_cache_on_disk_in_the_dtype_it_asks_for(model_folder, target_folder, cache, tmp_path):
+    deltas, kept = {}, {}
+    for name, dtype in (("own", None), ("rounded", "bfloat16")):
+        path = write_recipe(tmp_path / "r.yaml", model_folder, target_folder, teach=None)
+        loop = ["prefix_cache=disk", *([f"prefix_cache_dtype={dtype}"] if dtype else [])]
+        changed = load_recipe(str(path), tuple(f"unlearn.loop.{part}" for part in loop))
+        before = set(cache.glob("prefix/*"))
+        deltas[name] = read_delta(pipeline.run(changed, tmp_path / name, "unlearn").delta)[0]
+        (folder,) = set(cache.glob("prefix/*")) - before
+        kept[name] = {tensor.dtype for file in folder.iterdir() for tensor in load_file(file).values()}
+    assert kept == {"own": {torch.float32}, "rounded": {torch.bfloat16}}
+    for matrix, wanted in zip(deltas["rounded"].values(), deltas["own"].values(), strict=True):
+        assert not torch.equal(matrix, wanted)
+        assert torch.allclose(matrix, wanted, atol=5e-3)
 
 
 def test_a_model_that_never_knew_is_taught_and_scored_too(model_folder, target_folder, cache, tmp_path):

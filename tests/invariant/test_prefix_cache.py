@@ -2,8 +2,10 @@
 
 import pytest
 import torch
-from tiny import random_ids, relative
+from safetensors.torch import load_file
+from tiny import HIDDEN, random_ids, relative
 
+from expunge.models import cache
 from expunge.models.blocks import select
 from expunge.models.cache import PrefixCache
 from expunge.models.prefix import SplitDecoder, Upper, load_prefix, lower_part
@@ -61,6 +63,37 @@ def test_bfloat16_halves_the_space_and_rounds(model_folder, tmp_path):
         error = relative(found.reference * MASK[..., None], wanted.reference * MASK[..., None])
         assert error < (1e-5 if dtype is None else 2e-2)
     assert sizes[torch.bfloat16] < 0.65 * sizes[None]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reference", "width"),
+    [
+        (r"mlp\.down_proj", True, 3 * HIDDEN + 48),
+        (r"mlp\.down_proj", False, 2 * HIDDEN + 48),
+        (r"self_attn\.o_proj", True, 2 * HIDDEN),
+        (r"self_attn\.o_proj", False, HIDDEN),
+    ],
+)
+@pytest.mark.parametrize("kept", [None, torch.bfloat16])
+def test_the_room_that_is_asked_for_is_the_room_that_is_taken(
+    model_folder, tmp_path, monkeypatch, pattern, reference, width, kept
+):
+    split = split_of(model_folder, pattern, PrefixCache(tmp_path / "c", kept), dtype=torch.float32)
+    assert split.width(reference=reference) == width
+    asked: list[int] = []
+    monkeypatch.setattr(cache, "check_space", lambda folder, needed: asked.append(needed))
+    widths = {tuple(row[:size].tolist()): width for row, size in zip(IDS, (14, 9, 3), strict=True)}
+    split.cache.check_space(widths, split.dtype)
+    size = 4 if kept is None else 2
+    assert asked == [(14 + 9 + 3) * width * size + 3 * 4096]
+    split(IDS[:2], MASK[:2], reference=reference)
+    states = [tensor for path in (tmp_path / "c").iterdir() for tensor in load_file(path).values()]
+    assert sum(tensor.nbytes for tensor in states) == (14 + 9) * width * size
+    assert all(path.stat().st_size < 23 * width * size + 4096 for path in (tmp_path / "c").iterdir())
+    split.cache.check_space(widths, split.dtype)  # two of three are kept by now
+    assert asked[1:] == [3 * width * size + 4096]
+    PrefixCache().check_space(widths, split.dtype)
+    assert len(asked) == 2
 
 
 def test_left_padding_gives_the_same_states(model_folder):

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -13,6 +14,7 @@ from tiny import make_model
 
 from expunge.data.chat import Encoded
 from expunge.data.streams import Row, Stream
+from expunge.errors import UserError
 from expunge.methods import METHODS
 from expunge.methods.lunar import LUNAR
 from expunge.methods.r2mu import R2MU
@@ -254,6 +256,28 @@ def test_lunar_makes_its_vector_of_the_same_tokens_where_padding_counts(model_fo
         topic = Topic("", given, LUNAR(block=2, train_blocks=(1, 2)))
         found.append(make_control(split, topic, "lunar", torch.Generator(), "cpu"))
     assert torch.equal(*found)
+
+
+def test_a_disk_without_room_for_the_prefix_cache_is_told_before_anything_is_written(
+    model_folder, tmp_path, monkeypatch
+):
+    """Texts of nine steps: five rows a stream, each token 2 × 32 + 48 numbers, held ones 32 more."""
+    needed = [
+        sum(len(row.ids) * (144 if name in ("retain", "reasoning") else 112) * 4 + 4096 for row in stream.rows)
+        for name, stream in streams().items()
+    ]
+    usage = shutil.disk_usage(tmp_path)
+    for missing in (0, 1):
+        folder = tmp_path / str(missing)
+        free = usage._replace(free=sum(needed) - missing)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: free)
+        if missing:
+            with pytest.raises(UserError, match="not enough space for"):
+                forget_something(model_folder, cache=PrefixCache(folder))
+            assert not folder.exists()
+        else:
+            forget_something(model_folder, cache=PrefixCache(folder))
+            assert 0 < sum(path.stat().st_size for path in folder.iterdir()) < sum(needed)
 
 
 def test_a_run_with_the_prefix_cache_ends_with_the_same_matrices(model_folder):

@@ -141,6 +141,10 @@ def test_topics_override_settings_and_streams_of_all():
         ({"method": "rmu", "streams": BOTH, "topics": {"bio": {}, "cyber": {"settings": {"block": 8}}}},
          "topics.cyber.settings.block: found 8, the first topic has 7"),
         ({"method": "rmu", "streams": BOTH, "loop": {"prefix_cache": "disc"}}, "found 'disc', expected one of 'off'"),
+        ({"method": "rmu", "streams": BOTH, "loop": {"prefix_cache_dtype": "bfloat16"}},
+         "loop.prefix_cache_dtype: found bfloat16, but there is no prefix cache. Set loop.prefix_cache to"),
+        ({"method": "rmu", "streams": BOTH, "loop": {"prefix_cache": "disk", "prefix_cache_dtype": "float16"}},
+         "loop.prefix_cache_dtype: found 'float16', expected"),
     ],
 )  # fmt: skip
 def test_slips_in_topics_and_streams_are_answered(unlearn, told):

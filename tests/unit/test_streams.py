@@ -64,6 +64,14 @@ def test_batch_k_depends_on_k_alone(history, size):
     assert torch.equal(used.batch(history[0]).ids, fresh.batch(history[0]).ids)
 
 
+@pytest.mark.parametrize(("size", "batches"), [(1, 0), (1, 3), (2, 3), (3, 3), (10, 1)])
+def test_what_the_first_batches_see_is_known_beforehand(size, batches):
+    stream = Stream("trace", ROWS, size, 0, seed=5)
+    wanted = {tuple(ids) for k in range(batches) for ids in stream.batch(k).ids.tolist()}
+    assert Stream("trace", ROWS, size, 0, seed=5).seen(batches) == wanted
+    assert len(wanted) == min(size * batches, 7)
+
+
 def test_order_follows_seed_and_name():
     orders = {tuple(lap(Stream(name, ROWS, 1, 0, seed), 0)) for name in "abc" for seed in (0, 1)}
     assert len(orders) > 3

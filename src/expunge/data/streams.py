@@ -84,6 +84,11 @@ class Stream:
         wanted = range(step * self.batch_size, (step + 1) * self.batch_size)
         return pad([self.rows[self._index(k)] for k in wanted], self.pad_token, count_padding=self.count_padding)
 
+    def seen(self, batches: int) -> set[tuple[int, ...]]:
+        """Token ids of the rows in the first so many batches."""
+        wanted = min(batches * self.batch_size, len(self.rows))
+        return {self.rows[self._index(k)].ids for k in range(wanted)}
+
     def _index(self, k: int) -> int:
         lap, place = divmod(k, len(self.rows))
         if self._pass[0] != lap:

@@ -3,15 +3,16 @@
 Epochs and sweeps see the same texts many times; what lies below the first trained matrix never changes.
 States are kept by token ids, without padding, in memory or on disk."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..files import content_hash, writing
+from ..files import check_space, content_hash, writing
 
 Text = tuple[int, ...]
+FILE = 4096  # bytes of a text's file beside its states: header, and what it leaves of the disk's last block
 Compute = Callable[[Tensor, Tensor, Sequence[str]], dict[str, Tensor]]
 
 
@@ -46,6 +47,16 @@ class PrefixCache:
             states[mask.bool()] = found.to(ids.device, dtype)
             out[name] = states
         return out
+
+    def check_space(self, widths: Mapping[Text, int], dtype: torch.dtype) -> None:
+        """Raises UserError where the disk has no room for the texts that are not kept yet.
+
+        ``widths``: how many numbers are kept of each token of a text; ``dtype``: the model's."""
+        if self.folder is None:
+            return
+        size = (self.dtype or dtype).itemsize
+        missing = [text for text in widths if not self._path(text).exists()]
+        check_space(self.folder, sum(len(text) * widths[text] * size + FILE for text in missing))
 
     def _path(self, text: Text) -> Path:
         assert self.folder is not None

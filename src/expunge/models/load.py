@@ -101,8 +101,9 @@ def weights_of(folder: Path) -> list[Path]:
 
 
 def shards_by_name(folder: Path) -> dict[str, Path]:
-    """Name of each tensor -> its file, by the index of a sharded checkpoint. Raises UserError for an index that names no
-    files, and if a file is missing."""
+    """Name of each tensor -> its file, by the index of a sharded checkpoint.
+
+    Raises UserError for an index that names no files, and if a file is missing."""
     index = read_json(folder / INDEX)
     shards = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):

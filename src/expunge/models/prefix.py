@@ -162,6 +162,11 @@ class SplitDecoder:
                 found = self.cache.batch(ids, mask, names, self._compute, self.dtype)
         return Split(self._above(found, mask, None), found.get("frozen"))
 
+    def width(self, *, reference: bool) -> int:
+        """How many numbers a cache keeps of each token."""
+        hidden, inner = self.block.mlp.down_proj.weight.shape
+        return int((2 * hidden + inner if self.inside else hidden) + reference * hidden)
+
     @torch.no_grad()
     def original(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Hidden states of the frozen model alone."""

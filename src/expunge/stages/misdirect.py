@@ -144,9 +144,11 @@ def _decoder(work: Work, stage: Misdirect) -> tuple[Any, Upper | None]:
 def _prefix_cache(work: Work, stage: Misdirect) -> PrefixCache | None:
     if stage.loop.prefix_cache == "off":
         return None
+    kept = stage.loop.prefix_cache_dtype
+    dtype = getattr(torch, kept) if kept else None
     if stage.loop.prefix_cache == "memory":
-        return PrefixCache()
+        return PrefixCache(None, dtype)
     s = stage.settings
     base = [model_hash(work.original), work.before and file_hash(work.before)]
-    cut = content_hash(*base, s.block, s.train, s.train_blocks, s.legacy_param_index, work.recipe.dtype)
-    return PrefixCache(cache_dir() / "prefix" / cut)
+    cut = content_hash(*base, s.block, s.train, s.train_blocks, s.legacy_param_index, work.recipe.dtype, kept)
+    return PrefixCache(cache_dir() / "prefix" / cut, dtype)

@@ -39,6 +39,8 @@ class Steps:
     """Take steps in float32 copies of what trains in bfloat16; most steps of the published size are lost without."""
     prefix_cache: Literal["off", "memory", "disk"] = "off"
     """Keep what lies below the first trained matrix for when a text comes again (epochs, sweeps)."""
+    prefix_cache_dtype: Literal["bfloat16"] | None = None
+    """What it is kept in, if not the model's own: half the space of float32, rounded."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +133,15 @@ def unlearn(
     """Train the named matrices of a truncated decoder in place.
 
     Streams of weight 0 are not read. With ``checkpoint``, an interrupted run goes on from there. ``reflect``
-    gives RTP the probability of reflection tokens from hidden states and mask."""
+    gives RTP the probability of reflection tokens from hidden states and mask. Raises UserError, before the first
+    step, where a cache on disk has no room for what the steps will see."""
     keep_freed_memory(decoder.num_parameters())
     settings = topics[0].settings
     device = decoder.embed_tokens.weight.device
     names = select(decoder, settings.train, settings.train_blocks, settings.legacy_param_index)
     split = SplitDecoder(decoder, names, cache)
+    if cache:
+        cache.check_space(_to_keep(split, topics, loop, method), split.dtype)
     generator = torch.Generator().manual_seed(seed)
     controls = [make_control(split, topic, method, generator, device) for topic in topics]
     optimiser = MasterAdamW(split.parameters, loop.lr, loop.weight_decay, masters=loop.masters)
@@ -171,6 +176,17 @@ def unlearn(
                 raise KeyboardInterrupt
     lengths = {topic.name: control.norm().item() for topic, control in zip(topics, controls, strict=True)}
     return Outcome({name: p.detach() for name, p in split.parameters.items()}, lengths)
+
+
+def _to_keep(split: SplitDecoder, topics: Sequence[Topic], loop: Steps, method: str) -> dict[tuple[int, ...], int]:
+    """Texts that the steps will see, by token ids, and how many numbers a prefix cache keeps of each token."""
+    turns, out = -(-loop.steps // len(topics)), dict[tuple[int, ...], int]()
+    for topic in topics:
+        for name, weight in topic.settings.weights().items():
+            if weight:
+                width = split.width(reference=name in reference_streams(method))
+                out |= {ids: max(width, out.get(ids, 0)) for ids in topic.streams[name].seen(turns)}
+    return out
 
 
 def _extras(method: str, seed: int, step: int, reflect: Any) -> dict[str, Any]:
