@@ -7,20 +7,24 @@
 The released step keeps two whole models, runs twelve full-depth forward passes (forget, retain, trace,
 questions, solutions and solutions behind the opener, each through the updated and the frozen model), and
 back-propagates into every weight of blocks 0 to 7 and the embedding, of which it uses three. Ours loads
-blocks 0 to 7 and reads the four streams that are in the loss. Same batches, same dtype, same c u; the
-losses of every step must agree to 1e-5 (float32). Settings: R1-Distill-Llama-8B, WMDP (block 7, matrices
-5 to 7, c = 6.5, gamma = 1.4, lr 7.5e-5, batch 4). Streams are as long as the release lets them be: 512 tokens of
-forget texts, retain texts and questions, 150 of solutions, 114 of traces (opener and 100 tokens);
-``--question-tokens`` shortens the questions, which cost the release two passes and are not in the loss.
+blocks 0 to 7 and reads the four streams that are in the loss. Same batches, same dtype, same c u; the losses
+of every step must agree, relatively: to 1e-5 in float32; in bfloat16, where the release rounds each term to
+8 bits and trains without masters, to 2e-2. (Ours in bfloat16 against a float32 release is held to neither.)
+Settings: R1-Distill-Llama-8B, WMDP (block 7, matrices 5 to 7, c = 6.5, gamma = 1.4, lr 7.5e-5, batch 4). Streams
+are as long as the release lets them be: 512 tokens of forget texts, retain texts and questions, 150 of solutions,
+114 of traces (opener and 100 tokens); ``--question-tokens`` shortens the questions, which cost the release two
+passes and are not in the loss.
 
 ``float32`` and ``cached`` compare in --dtype; ``bf16`` is ours in bfloat16 with float32 masters and the
-prefix cache, against the released step in --dtype. Peak memory of each is measured in a process of its own.
+prefix cache, against the released step in --dtype. Peak memory of each is measured in a process of its own, over two
+steps: in the second, Adam's moments lie beside the activations.
 Ends with lines ``ratio NAME VALUE``; exit code 1 when losses disagree."""
 
 import argparse
 import gc
 import json
 import multiprocessing
+import shlex
 import statistics
 import sys
 import tempfile
@@ -38,12 +42,13 @@ from expunge.methods.r2mu import R2MU
 from expunge.models.cache import PrefixCache
 from expunge.models.load import quiet, resolve
 from expunge.models.prefix import SplitDecoder, load_prefix
-from expunge.train.manifest import machine, peak_memory_gb, versions
+from expunge.train.manifest import git_commit, machine, now, peak_memory_gb, versions
 from expunge.train.optimiser import MasterAdamW
 from expunge.train.unlearn import accumulate
 
 BLOCK, TRAINED, C, RETAIN, LR = 7, (5, 6, 7), 6.5, 1.4, 7.5e-5
 LENGTHS = {"forget": 512, "retain": 512, "trace": 114, "question": 512, "reasoning": 150, "opened": 150}
+AGREEMENT = {"float32": 1e-5, "bfloat16": 2e-2}
 IN_LOSS = ("forget", "retain", "trace", "reasoning")
 SHAPES: dict[str, dict[str, Any]] = {
     "llama8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "vocab_size": 128256},
@@ -63,17 +68,28 @@ def main() -> int:
     options.add_argument("--results", type=Path, help="JSON file to write figures and manifest to")
     options.add_argument("--model", type=Path, help="folder of sharded random weights (default: made and removed)")
     given = options.parse_args()
-    LENGTHS["question"] = given.question_tokens
+    lengths = LENGTHS | {"question": given.question_tokens}
     quiet()
     with tempfile.TemporaryDirectory() as scratch:
         folder = model_folder(given.shape, given.model or Path(scratch) / "model")
-        report = compare(folder, given.dtype, given.steps, given.batch_size)
+        report = compare(folder, given.dtype, given.steps, given.batch_size, lengths)
         report["peak_gb"] = {
-            name: in_own_process(peak, folder, given.dtype, given.batch_size, name) for name in ("released", "ours")
+            name: in_own_process(peak, folder, given.dtype, given.batch_size, lengths, name)
+            for name in ("released", "ours")
         }
         if given.train_steps:
-            report["train_seconds"] = train(folder, given.dtype, given.batch_size, given.train_steps)
-    report |= {"shape": given.shape, "dtype": given.dtype, "machine": machine(), "versions": versions()}
+            report["train_seconds"] = train(folder, given.dtype, given.batch_size, lengths, given.train_steps)
+    report |= {
+        "command": shlex.join(["python", "benchmarks/r2mu_step.py", *sys.argv[1:]]),
+        "commit": git_commit(),
+        "created": now(),
+        "shape": given.shape,
+        "dtype": given.dtype,
+        "batch_size": given.batch_size,
+        "tokens": lengths,
+        "machine": machine(),
+        "versions": versions(),
+    }
     for name, seconds in report["seconds"].items():
         print(f"{name:18} {seconds:8.3f} s a step")
     for name, gigabytes in report["peak_gb"].items():
@@ -85,7 +101,7 @@ def main() -> int:
         write_json(given.results, report)
     for name, ratio in report["ratios"].items():
         print(f"ratio {name} {ratio:.2f}")
-    return int(given.dtype == "float32" and report["deviation"] > 1e-5)
+    return int(not report["deviation"] <= AGREEMENT[given.dtype])  # what is no number agrees with nothing
 
 
 def model_folder(shape: str, folder: Path) -> Path:
@@ -137,11 +153,12 @@ def random_checkpoint(folder: Path, shape: dict[str, Any], shard_bytes: int = 5 
     config.save_pretrained(folder)
 
 
-def batches(vocabulary: int, size: int, device: str) -> dict[str, Batch]:
-    """Random tokens, no padding."""
+def batches(folder: Path, size: int, lengths: dict[str, int], device: str) -> dict[str, Batch]:
+    """Random tokens of the model's vocabulary, no padding; ``lengths``: tokens of each stream's texts."""
+    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
     generator = torch.Generator().manual_seed(1)
     out = {}
-    for name, length in LENGTHS.items():
+    for name, length in lengths.items():
         ids = torch.randint(5, vocabulary, (size, length), generator=generator)
         out[name] = Batch(ids, torch.ones_like(ids), torch.ones_like(ids)).to(device)
     return out
@@ -226,19 +243,14 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def vocabulary_of(folder: Path) -> int:
-    size: int = json.loads((folder / "config.json").read_text())["vocab_size"]
-    return size
-
-
 def where() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def compare(folder: Path, dtype: str, count: int, size: int) -> dict[str, Any]:
+def compare(folder: Path, dtype: str, count: int, size: int, lengths: dict[str, int]) -> dict[str, Any]:
     """The rival first, as it comes; what ours sets for the process does not reach it."""
     device, kind = where(), getattr(torch, dtype)
-    given = batches(vocabulary_of(folder), size, device)
+    given = batches(folder, size, lengths, device)
     seconds, losses = {}, {}
     makers: dict[str, Callable[[], Any]] = {
         "released": lambda: Released(folder, kind, device),
@@ -257,26 +269,29 @@ def compare(folder: Path, dtype: str, count: int, size: int) -> dict[str, Any]:
         if device == "cuda":
             torch.cuda.empty_cache()
     rival = seconds["released"]
-    deviation = max(
+    deviations = [
         abs(a / b - 1)
         for name in ("ours", "ours, cached")
         for a, b in zip(losses[name], losses["released"], strict=True)
-    )
+    ]
     ratios = {
         dtype: rival / seconds["ours"],
         "cached": rival / seconds["ours, cached"],
         "bf16": rival / seconds["ours, bf16 cached"],
         "bf16_uncached": rival / seconds["ours, bf16"],
     }
+    deviation = torch.tensor(deviations, dtype=torch.float64).max().item()  # NaN if any is
     return {"seconds": seconds, "losses": losses, "deviation": deviation, "ratios": ratios}
 
 
-def peak(folder: Path, dtype: str, size: int, which: str) -> float:
-    """Peak memory of one step, GB: of the GPU's allocator, or of the process."""
+def peak(folder: Path, dtype: str, size: int, lengths: dict[str, int], which: str) -> float:
+    """Peak memory of two steps, GB: of the GPU's allocator, or of the process."""
     quiet()
     device = where()
     maker = Released if which == "released" else Ours
-    maker(folder, getattr(torch, dtype), device).step(batches(vocabulary_of(folder), size, device))
+    stepper, given = maker(folder, getattr(torch, dtype), device), batches(folder, size, lengths, device)
+    for _ in range(2):  # the optimiser's moments are there from the end of the first
+        stepper.step(given)
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     return peak_memory_gb()
@@ -287,11 +302,11 @@ def in_own_process(function: Callable[..., float], *arguments: Any) -> float:
         return pool.apply(function, arguments)
 
 
-def train(folder: Path, dtype: str, size: int, steps: int) -> float:
+def train(folder: Path, dtype: str, size: int, lengths: dict[str, int], steps: int) -> float:
     """Seconds of a whole run of ours, loading included."""
     started = time.perf_counter()
     device = where()
-    stepper, given = Ours(folder, getattr(torch, dtype), device), batches(vocabulary_of(folder), size, device)
+    stepper, given = Ours(folder, getattr(torch, dtype), device), batches(folder, size, lengths, device)
     for _ in range(steps):
         stepper.step(given)
     synchronise()
