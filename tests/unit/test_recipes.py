@@ -1,5 +1,6 @@
 """Every recipe that travels with the project can be read, at its own scale and at the embedded one."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from expunge.errors import UserError
 from expunge.methods import METHODS
 from expunge.recipe import Misdirect, load_recipe, make_recipe
 from expunge.runs import goes_on
+from expunge.strict import to_dict
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(path.name for path in FOLDER.glob("*.yaml") if not path.name.startswith("bench_"))
@@ -55,6 +57,30 @@ def test_published_settings(name, settings):
     found = {**vars(u.settings), **vars(u.loop)}
     assert {key: found[key] for key in settings} == settings
     assert (found["block"], found["train_blocks"], found["batch_size"]) == (7, (5, 6, 7), 4)
+
+
+RELEASED = """
+    alpha assist_loss batch_size forget_corpora generated_path layer_id layer_ids lr max_gen_tokens max_len
+    max_num_batches min_len model_name_or_path module_str output_dir param_ids raw_path reflection_num retain_corpora
+    seed steering_coeffs verbose wandb_group"""  # flags of unlearn_wmdp.py
+
+
+def test_every_flag_of_the_released_command_line_has_a_row_and_every_key_in_it_exists():
+    page = (FOLDER.parent / "docs" / "r2mu.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in page.split("## Where this departs")[0].split("\n") if line[:1] == "|"]
+    flags = [flag for row in rows for flag in re.findall("`--([a-z_]+)`", row[0])]
+    assert sorted(flags) == RELEASED.split()
+    known = to_dict(load_recipe(str(FOLDER / "wmdp_bio_llama8b.yaml")))
+    known["unlearn"] = known["unlearn"][0]
+    topic = {"settings": known["unlearn"]["settings"], "streams": known["unlearn"]["streams"]}
+    known["unlearn"]["topics"] = {"NAME": topic}
+    keys = [key for row in rows for key in re.findall(r"`((?:unlearn|writing)\.[\w.]+|seed|model)`", " ".join(row[1:]))]
+    assert len(keys) >= 20
+    for key in keys:
+        part = known
+        for name in key.split("."):
+            assert name in part, key
+            part = part[name]
 
 
 def test_published_settings_of_rule():
