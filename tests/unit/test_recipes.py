@@ -198,3 +198,31 @@ def test_in_rules_ablation_the_boundary_goes_on_from_one_steering_where_steering
     apart = {name for name, cell in cells.items() if name != "RS" and not goes_on(cell.recipe, cells["RS"].recipe)}
     assert apart == {"no RS", "neighbours of another target", "LoRA of rank 16"}
     assert len({cell.folder for cell in cells.values()}) == len(cells) == 15
+
+
+def test_in_r2mus_ablation_rows_differ_in_what_they_are_called_by():
+    plan = FOLDER / "bench_ablation_r2mu.yaml"
+    cells = {cell.method: cell.recipe for cell in matrix(read_bench(plan), plan, Path("out"))}
+    default = cells["R²MU"].unlearn[0]
+
+    def differs(name: str) -> dict[str, object]:
+        stage = cells[name].unlearn[0]
+        found = {**vars(stage.settings), **vars(stage.loop)}
+        return {
+            key: found[key]
+            for key, value in {**vars(default.settings), **vars(default.loop)}.items()
+            if found[key] != value
+        }
+
+    assert differs("shared openings counted") == {"skip_shared_prefixes": False}
+    assert differs("shared openings and first tokens counted") == {
+        "skip_shared_prefixes": False,
+        "skip_sink_tokens": False,
+    }
+    for rate, more in (("", {}), (", lr 1e-5", {"lr": 1e-5})):
+        assert differs(f"bfloat16 with float32 masters{rate}") == more
+        assert differs(f"bfloat16 alone{rate}") == {**more, "masters": False}
+    assert {name for name, recipe in cells.items() if recipe.dtype == "bfloat16"} == {
+        name for name in cells if name.startswith("bfloat16")
+    }
+    assert len(cells) == 10
