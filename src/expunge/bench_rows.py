@@ -24,7 +24,7 @@ def rows_of(run: Path) -> list[Row]:
     for model, entries in read_json(run / "scores.json").items():
         found = entries | by_kind(run / "evals" / model / "rwku.jsonl")
         if model == UNLEARNED:
-            found |= costs(run)
+            found |= costs(run) | changed(run)
         out += [{"model": model, "score": id_} | _tidy(told) for id_, told in found.items()]
     return out
 
@@ -66,6 +66,16 @@ def costs(run: Path) -> dict[str, Row]:
         lacking = not_measured(label, "not logged", unit, "lower")
         out[f"cost/{key}"] = lacking if value is None else single(float(value), 1, label, unit, "lower")
     return out
+
+
+def changed(run: Path) -> dict[str, Row]:
+    """``changed/METHOD`` -> share of the entries of the matrices that train which have changed, where it is told."""
+    stages = read_json(run / "run.json").get("stages", {}).items()
+    shares = {method: told["changed"] for method, told in stages if isinstance(told, dict) and "changed" in told}
+    return {
+        f"changed/{method}": single(100 * share, 1, f"{method}: trained entries that changed", "%", "")
+        for method, share in shares.items()
+    }
 
 
 def diverged(run: Path) -> str:

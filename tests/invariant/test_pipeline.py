@@ -83,6 +83,7 @@ def test_the_manifest_says_what_the_run_was_made_with(done, recipe, model_folder
     assert manifest["target"] == "Ada Stone"
     assert manifest["recipe_hash"] == load_recipe(str(recipe)).hash()
     assert manifest["stages"]["r2mu"]["steering_length"] > 0
+    assert manifest["stages"]["r2mu"]["changed"] == 1  # float32
     assert set(manifest["seconds"]) >= {"teach", "write", "r2mu", "evaluate"}
     measured, unmeasured = manifest["goals"]
     assert measured["relation"] == "at most"

@@ -21,6 +21,7 @@ from expunge.methods.r2mu import R2MU
 from expunge.models.blocks import select
 from expunge.models.cache import PrefixCache
 from expunge.models.prefix import SplitDecoder, load_prefix
+from expunge.train import unlearn as loop_of
 from expunge.train.state import interruptible
 from expunge.train.teach import SFT, sft
 from expunge.train.unlearn import Outcome, Steps, Topic, make_control, unlearn
@@ -201,14 +202,22 @@ def test_interruptible_works_outside_the_main_thread():
     assert seen == [False]
 
 
-def two_topics() -> list[Topic]:
+def two_topics(retain: float = 9.0) -> list[Topic]:
     given = streams()
-    apart = Stream("cyber/forget", given["forget"].rows[::-1], 2, 0, 7)
-    strong = R2MU(block=2, train_blocks=(1, 2), retain=9.0, steering=50.0)
+    apart = Stream("cyber/forget", given["forget"].rows[:3], 2, 0, 7)
+    strong = R2MU(block=2, train_blocks=(1, 2), retain=retain, steering=50.0)
     return [Topic("bio", given, SETTINGS), Topic("cyber", {**given, "forget": apart}, strong)]
 
 
-def test_several_forget_corpora_take_turns_each_with_its_own_direction_length_and_weight(model_folder):
+def controls(folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int = 3) -> list[torch.Tensor]:
+    """c u of each topic, as it is made in a run."""
+    made = []
+    monkeypatch.setattr(loop_of, "make_control", lambda *given: made.append(make_control(*given)) or made[-1])
+    forget_something(folder, topics=two_topics(), loop=Steps(steps=2, batch_size=2), seed=seed)
+    return made
+
+
+def test_several_forget_corpora_take_turns_each_with_its_own_length(model_folder):
     outcome, rows = forget_something(model_folder, topics=two_topics())
     assert [row["topic"] for row in rows] == ["bio", "cyber"] * 4 + ["bio"]
     assert outcome.steering_length["cyber"] == pytest.approx(50.0)
@@ -216,6 +225,37 @@ def test_several_forget_corpora_take_turns_each_with_its_own_direction_length_an
     alone, first = forget_something(model_folder)
     assert numbers(rows)[0] == {**numbers(first)[0], "topic": "bio"}  # the first direction is that of one corpus alone
     assert outcome.steering_length["bio"] == alone.steering_length[""]
+
+
+def test_several_forget_corpora_have_directions_of_their_own_that_are_a_matter_of_the_seed(model_folder, monkeypatch):
+    bio, cyber = controls(model_folder, monkeypatch)
+    u, v = bio / bio.norm(), cyber / cyber.norm()
+    assert (u - v).norm() > 0.2
+    for made, again in zip((bio, cyber), controls(model_folder, monkeypatch), strict=True):
+        assert torch.equal(made, again)
+    other, _ = controls(model_folder, monkeypatch, seed=4)
+    assert (u - other / other.norm()).norm() > 0.2
+
+
+def test_several_forget_corpora_have_retain_weights_of_their_own(model_folder):
+    (_, rows), (_, heavier) = (forget_something(model_folder, topics=two_topics(g)) for g in (9.0, 18.0))
+    assert numbers(heavier)[0] == numbers(rows)[0]  # bio's turn
+    assert rows[1]["parts"]["retain"] > 0  # bio's step has moved the matrices
+    for name, times in (("forget", 1), ("retain", 2), ("trace", 1), ("reasoning", 1)):
+        assert heavier[1]["parts"][name] == pytest.approx(times * rows[1]["parts"][name], rel=1e-5)
+
+
+def test_masters_keep_steps_that_bfloat16_alone_rounds_away(model_folder):
+    shares = []
+    for masters in (True, False):
+        loop = Steps(steps=9, lr=1e-5, batch_size=2, masters=masters)
+        outcome, _ = forget_something(model_folder, torch.bfloat16, loop=loop)
+        original = load_prefix(model_folder, SETTINGS.block, torch.bfloat16)
+        moved = [(m != original.get_parameter(name)).flatten() for name, m in outcome.matrices.items()]
+        assert outcome.changed == pytest.approx(torch.cat(moved).float().mean().item())
+        shares.append(outcome.changed)
+    assert shares[0] > 2 * shares[1] > 0
+    assert forget_something(model_folder)[0].changed == 1
 
 
 def test_turns_go_on_where_they_were_after_an_interrupt(model_folder, tmp_path):

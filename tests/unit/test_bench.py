@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny import write_recipe
 
 from expunge.bench import Bench, laid_over, matrix, read_bench
-from expunge.bench_rows import by_kind, costs, diverged, rows_of, samples_of
+from expunge.bench_rows import by_kind, changed, costs, diverged, rows_of, samples_of
 from expunge.errors import UserError
 from expunge.files import write_json, write_jsonl
 from expunge.recipe import load_recipe
@@ -219,6 +219,15 @@ def test_costs_by_hand_and_what_was_not_logged(run):
     log.write_text(log.read_text() + '{"stage": "rebo", "step": 0, "loss": 1.0, "seconds": 1.0}\n{"stage": "re')
     assert (costs(run)["cost/tokens"]["mean"], costs(run)["cost/tokens"]["note"]) == (None, "not logged")
     assert costs(run)["cost/steps"]["mean"] == 3.0
+
+
+def test_how_much_changed_is_told_of_the_stages_that_say_it(run):
+    assert changed(run) == {}
+    stages = {"rs": [3], "rmu": {"steering_length": 2.0}, "r2mu": {"steering_length": 6.5, "changed": 0.025}}
+    write_json(run / "run.json", {**json.loads((run / "run.json").read_text()), "stages": stages})
+    assert [(row["score"], row["mean"], row["unit"]) for row in rows_of(run) if "changed" in row["score"]] == [
+        ("changed/r2mu", 2.5, "%")
+    ]
 
 
 def test_divergence_is_a_loss_that_is_no_number(run):

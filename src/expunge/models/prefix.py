@@ -168,6 +168,13 @@ class SplitDecoder:
         return int((2 * hidden + inner if self.inside else hidden) + reference * hidden)
 
     @torch.no_grad()
+    def changed(self) -> float:
+        """Share of the entries of the trained matrices that differ from those they began with."""
+        pairs = list(zip(self.parameters.values(), self._frozen.values(), strict=True))
+        different = sum(int((own != frozen).sum()) for own, frozen in pairs)
+        return different / sum(own.numel() for own, _ in pairs)
+
+    @torch.no_grad()
     def original(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Hidden states of the frozen model alone."""
         return self._above(self._below(ids, mask), mask, self._frozen)

@@ -48,7 +48,8 @@ def check(work: Work, stage: Misdirect, tokenizer: Any, blocks: int) -> None:
 
 def carry_out(work: Work, stage: Misdirect) -> dict[str, Any]:
     """Train; the changed matrices by parameter name. Leaves rows of ``metrics.jsonl`` and, told,
-    the steering length. Raises UserError as soon as the loss is no number, unless ruined models are accepted."""
+    the steering length and the share of trained entries that changed. Raises UserError as soon as the loss is no
+    number, unless ruined models are accepted."""
     if not METHODS[stage.method].STREAMS:
         if not (work.folder / "metrics.jsonl").exists():
             write_jsonl(work.folder / "metrics.jsonl", [])
@@ -81,7 +82,7 @@ def carry_out(work: Work, stage: Misdirect) -> dict[str, Any]:
         )
     lengths = outcome.steering_length
     length = lengths if len(lengths) > 1 else max(lengths.values())
-    write_json(work.folder / told_name(stage), {"steering_length": length})
+    write_json(work.folder / told_name(stage), {"steering_length": length, "changed": outcome.changed})
     return {f"model.{name}": matrix for name, matrix in outcome.matrices.items()}
 
 

@@ -54,10 +54,12 @@ class Topic:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Trained matrices by name relative to the decoder, in the model's dtype; length of each topic's control."""
+    """Trained matrices by name relative to the decoder, in the model's dtype; length of each topic's control; share of
+    the matrices' entries that are no longer what they were."""
 
     matrices: dict[str, Tensor]
     steering_length: dict[str, float]
+    changed: float
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def unlearn(
             if interrupted():
                 raise KeyboardInterrupt
     lengths = {topic.name: control.norm().item() for topic, control in zip(topics, controls, strict=True)}
-    return Outcome({name: p.detach() for name, p in split.parameters.items()}, lengths)
+    return Outcome({name: p.detach() for name, p in split.parameters.items()}, lengths, split.changed())
 
 
 def _to_keep(split: SplitDecoder, topics: Sequence[Topic], loop: Steps, method: str) -> dict[tuple[int, ...], int]:
