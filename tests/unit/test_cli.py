@@ -392,10 +392,10 @@ def test_model_get_needs_a_name(told):
     assert "model get: which one? Embedded: smollm2" in told("model", "get")
 
 
-def texts(folder: Path, name: str) -> Path:
+def texts(folder: Path, name: str, count: int = 4) -> Path:
     path = folder / f"{name}.jsonl"
     path.write_text(
-        "".join(json.dumps({"text": f"{name}: Ada Stone was born in Leeds, {i} of them."}) + "\n" for i in range(4))
+        "".join(json.dumps({"text": f"{name}: Ada Stone was born in Leeds, {i} of them."}) + "\n" for i in range(count))
     )
     return path
 
@@ -466,6 +466,34 @@ def test_apply_finds_the_base_of_what_unlearn_has_trained_and_refuses_another(
     assert "is not in the cache or has changed" in message
     assert "has hash" in told("apply", out, "--base", base, "--out", tmp_path / "two")
     assert not (tmp_path / "two").exists()
+
+
+def test_a_run_of_one_step_ends_with_its_delta_and_its_report(recipe, out, cache, capsys):
+    assert main(["run", str(recipe(teach=None)), "--out", str(out), "--set", "unlearn.loop.steps=1"]) == 0
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0]
+    assert set(rows[0]["parts"]) == {"forget", "retain", "trace", "reasoning"}
+    assert json.loads((out / "run.json").read_text())["stages"]["r2mu"]["changed"] > 0.9
+    assert (out / "delta.safetensors").exists() and (out / "report.html").exists()
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_two_forget_corpora_of_different_lengths_take_turns_in_few_steps_and_past_their_ends(
+    model_folder, out, cache, tmp_path, steps
+):
+    short, long, retain = (texts(tmp_path, name, n) for name, n in (("short", 1), ("long", 5), ("retain", 2)))
+    topics = {
+        "bio": {"streams": {"forget": [str(short)]}, "settings": {"steering": 6.5, "retain": 1.2}},
+        "cyber": {"streams": {"forget": [str(long)]}, "settings": {"steering": 20.0, "retain": 2.4}},
+    }
+    sets = (*SMALL[:2], f"unlearn.loop.steps={steps}", f"unlearn.topics={json.dumps(topics)}")
+    changes = [part for change in sets for part in ("--set", change)]
+    given = ["--forget", str(short), "--retain", str(retain), *changes]
+    assert main(["unlearn", str(model_folder), *given, "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["topic"] for row in rows] == [("bio", "cyber")[k % 2] for k in range(steps)]
+    lengths = json.loads((out / "r2mu.json").read_text())["steering_length"]
+    assert lengths == pytest.approx({"bio": 6.5, "cyber": 20.0})
 
 
 def test_unlearn_without_what_it_needs(told, model_folder, out, tmp_path):
