@@ -6,7 +6,7 @@ that leaves decoder block ``block`` of the model being updated, h0 the same of t
 the model that the stage begins with, frozen: what the stages before have left, if there are any.
 
 Departs from the released code of RMU and R2MU: padding does not count in the means, the first token (an
-attention sink whose norm is tens of times that of the others) can be left out, the trained matrices are
+attention sink whose norm is many times that of the others) can be left out, the trained matrices are
 chosen by name, and c can be set from the model itself (``adaptive``, arXiv 2408.06223)."""
 
 from collections.abc import Mapping, Sequence
