@@ -107,7 +107,8 @@ def prepare(job: Run) -> None:
         check_block(r.teach.sft.first_block, config.num_hidden_layers)
     weights_of(job.base)
     tokenizer = load_tokenizer(job.base)
-    if job.target or r.evaluate.questions or not all(isinstance(stage, Misdirect) for stage in r.unlearn):
+    plain = _manner(job) is plainly
+    if job.target or r.evaluate.questions or not plain or not all(isinstance(stage, Misdirect) for stage in r.unlearn):
         render_prompt(tokenizer, "")
     work = Work(r, job.target, job.folder, job.original)
     for source in r.writing.about:
@@ -115,7 +116,7 @@ def prepare(job: Run) -> None:
     for stage in r.unlearn:
         check_lora(None if isinstance(stage, Misdirect) else stage.lora)
         kind_of(stage).check(work, stage, tokenizer, config.num_hidden_layers)
-    job.data = suite.read(job.target, r.evaluate)
+    job.data = suite.read(job.target, r.evaluate, plain=plain)
     for goal in r.goals:
         check_score(goal.score, "goal", r, job.target)
     claim(job.folder, r)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import make_model
 
+from expunge.cli import main
 from expunge.data.choices import load_choices
 from expunge.errors import UserError
 from expunge.evals import harness
@@ -55,6 +56,18 @@ def test_without_lm_eval_it_says_what_to_install(monkeypatch, tmp_path):
 def test_without_a_source_it_says_what_to_give():
     with pytest.raises(UserError, match=r"--file lm_eval=SOURCE: mmlu:SUBJECT"):
         harness.task(Options())
+
+
+@pytest.mark.parametrize("manner", [("--zero-think",), ("--icu", "Ada Stone")])
+def test_a_manner_that_it_can_not_ask_in_is_refused_before_anything_is_written(
+    manner, model_folder, tmp_path, cache, capsys
+):
+    given = ["eval", "--model", model_folder, "--suite", "lm_eval", "--file", "lm_eval=mmlu:all", *manner]
+    assert main([*map(str, given), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "found ZeroThink or ICU" in error and "ask the suites wmdp and mmlu" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
 
 
 def row_of(filter_: str, **values: Any) -> dict[str, Any]:

@@ -5,11 +5,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from tiny import make_model
 
 from expunge.errors import UserError
 from expunge.evals import suite, suites
-from expunge.evals.task import Options, Scored, Task
+from expunge.evals.task import Options, Scored, Task, manner_of
 from expunge.files import read_jsonl
+from expunge.methods.icu import INSTRUCTION
+from expunge.methods.zerothink import EMPTY_THOUGHT
 from expunge.recipe import Evaluate
 
 QUESTION = {"question": "How many?", "choices": ["one", "two", "three", "four"], "answer": 2}
@@ -70,6 +74,36 @@ def test_a_recipe_names_the_files_of_its_suites(protocol, tmp_path):
     assert [task.work for task in suite.read(None, own).tasks] == [1]
     with pytest.raises(UserError, match=r"found 'safety', expected one of evaluate.suites \(wmdp\)"):
         suite.read(None, dataclasses.replace(own, files={"safety": (str(file),)}))
+
+
+def test_a_recipe_in_another_manner_can_not_ask_lm_eval(protocol):
+    own = dataclasses.replace(protocol, suites=("lm_eval",), files={"lm_eval": protocol.choices})
+    with pytest.raises(UserError, match="found ZeroThink or ICU"):
+        suite.read(None, own, plain=False)
+
+
+@pytest.mark.parametrize(("zero_think", "icu"), [(True, None), (False, "Ada"), (True, "Ada")])
+def test_multiple_choice_is_asked_in_the_manner_of_replies(protocol, tokenizer, zero_think, icu):
+    model = make_model(noise=0.1)
+    under = Scored(model, model, tokenizer, manner_of(zero_think, icu))
+    [questions] = suite.read(None, dataclasses.replace(protocol, suites=())).choices.values()
+    told = INSTRUCTION.replace("{target}", "Ada") if icu else ""
+    text = (
+        f"<|im_start|>user\n{told}The following are multiple choice questions (with answers).\n\n"
+        "How many?\nA. one\nB. two\nC. three\nD. four<|im_end|>\n<|im_start|>assistant\n"
+        f"{EMPTY_THOUGHT if zero_think else ''}Answer:"
+    )
+    wanted = []
+    for letter in "ABCD":
+        ids = tokenizer(f"{text} {letter}", add_special_tokens=False)["input_ids"]
+        begin = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        with torch.no_grad():
+            log_p = model(torch.tensor([ids[:-1]])).logits[0].log_softmax(-1)
+        wanted.append(sum(log_p[i - 1, ids[i]].item() for i in range(begin, len(ids))))
+    [row] = suite.score_choices({}, "four", questions, under, lambda count: None)
+    assert row["log_likelihoods"] == pytest.approx(wanted, abs=1e-5)
+    [bare] = suite.score_choices({}, "four", questions, Scored(model, model, tokenizer), lambda count: None)
+    assert bare["log_likelihoods"] != pytest.approx(wanted, abs=1e-3)
 
 
 def test_rows_of_two_suites_of_one_kind_are_all_kept(protocol, llama, tokenizer, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ batch, and logits are computed at its last token only, for all four letters at o
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,13 +19,15 @@ from .perplexity import token_nll
 from .scores import Score, score
 
 LETTERS = "ABCD"
+END = "\nAnswer:"
+"""What every question ends in."""
 BATCH_TOKENS = 8192
 
 
 def question_of(question: Choice) -> str:
     """Question, lettered choices and ``Answer:``, without what comes before."""
     lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, question.choices, strict=True)]
-    return "\n".join([question.question.strip(), *lines, "Answer:"])
+    return "\n".join([question.question.strip(), *lines]) + END
 
 
 def prompt_of(question: Choice, examples: Sequence[Choice] = ()) -> str:
@@ -41,13 +44,16 @@ def evaluate(
     questions: Sequence[Choice],
     examples: Sequence[Choice] = (),
     *,
+    put: Callable[[str], str] | None = None,
     batch_tokens: int = BATCH_TOKENS,
     on_done: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """One row per question: right and chosen letter, log-likelihoods of the four in nats, score 0 or 100.
 
     A question comes after the ``examples`` of its own subject; if there are examples at all, a subject without
-    one raises UserError. ``batch_tokens`` bounds a batch, what its rows share counted for each of them.
+    one raises UserError. ``put`` makes of a bare prompt the text that is asked, special tokens and all (chat template,
+    ZeroThink, ICU); without it the bare prompt is. ``batch_tokens`` bounds a batch, what its rows share counted for
+    each of them.
     ``on_done`` is called with the number of questions that have just been scored."""
     by_subject: dict[str, list[int]] = {}
     for index, question in enumerate(questions):
@@ -57,8 +63,15 @@ def evaluate(
         shown = [example for example in examples if example.subject == subject]
         if examples and not shown:
             raise UserError(f"no worked example on {subject!r}: give some for every subject, or none at all.")
-        prompts = [prompt_of(questions[i], shown) for i in indices]
-        scored = letter_log_likelihoods(model, tokenizer, prompts, batch_tokens=batch_tokens, on_done=on_done)
+        bare = [prompt_of(questions[i], shown) for i in indices]
+        scored = letter_log_likelihoods(
+            model,
+            tokenizer,
+            [put(prompt) for prompt in bare] if put else bare,
+            special_tokens=put is None,
+            batch_tokens=batch_tokens,
+            on_done=on_done,
+        )
         found.update(zip(indices, scored, strict=True))
     rows = []
     for index, question in enumerate(questions):
@@ -87,20 +100,23 @@ def letter_log_likelihoods(
     tokenizer: Any,
     prompts: Sequence[str],
     *,
+    special_tokens: bool = True,
     batch_tokens: int = BATCH_TOKENS,
     on_done: Callable[[int], None] | None = None,
 ) -> list[list[float]]:
     """Log-likelihood in nats of " A", " B", " C" and " D" after each prompt.
 
-    Special tokens are those that the tokenizer adds by itself. A prompt longer than the model's context loses its
+    Special tokens are those that the tokenizer adds by itself, or with ``special_tokens`` false those that stand in the
+    prompts. A prompt longer than the model's context loses its
     beginning, as in lm-eval. Faster the more the prompts begin with in common."""
     if not prompts:
         return []
-    encoded: list[list[int]] = tokenizer(list(prompts))["input_ids"]
-    letters = _letter_tokens(tokenizer, prompts[0], encoded[0])
+    tokens = partial(tokenizer, add_special_tokens=special_tokens)
+    encoded: list[list[int]] = tokens(list(prompts))["input_ids"]
+    letters = _letter_tokens(tokens, prompts[0], encoded[0])
     limit = model.config.max_position_embeddings
     if letters is None:
-        return _whole_continuations(model, tokenizer, prompts, encoded, limit, on_done)
+        return _whole_continuations(model, tokens, prompts, encoded, limit, on_done)
     return _at_last_token(model, [tuple(ids[-limit:]) for ids in encoded], letters, batch_tokens, on_done)
 
 

@@ -35,7 +35,13 @@ ADVICE = (
 def task(options: Options) -> Task:
     """The suite ``lm_eval``; ``options.files["lm_eval"]``: what is asked.
 
-    Raises UserError without lm-eval, for nothing to ask, two tasks of one name, and what can not be read."""
+    Raises UserError without lm-eval, for nothing to ask, two tasks of one name, what can not be read, and for questions
+    that are to be put in another manner."""
+    if not options.plain:
+        raise UserError(
+            "suite lm_eval: found ZeroThink or ICU, but lm-eval asks by prompts of its own, which can not be put in "
+            "either. Leave them out, or ask the suites wmdp and mmlu, which can."
+        )
     sources = (options.files or {}).get("lm_eval", ())
     if not sources:
         raise UserError(ADVICE)

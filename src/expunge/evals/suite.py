@@ -56,12 +56,14 @@ class Data:
     texts: Mapping[str, Sequence[Text]] = field(default_factory=dict)
 
 
-def read(target: Target | None, protocol: Evaluate) -> Data:
-    """Raises UserError for an unknown suite and for data that are malformed or not at hand."""
+def read(target: Target | None, protocol: Evaluate, *, plain: bool = True) -> Data:
+    """What is asked of all models; ``plain`` is false where one of them is asked in another manner (ZeroThink, ICU).
+
+    Raises UserError for an unknown suite and for data that are malformed or not at hand."""
     return Data(
         {name: _choices(name, protocol) for name in protocol.choices},
         {name: _asked(name, protocol) for name in protocol.questions},
-        _tasks(target, protocol),
+        _tasks(target, protocol, plain),
         held_out_texts(protocol.perplexity_texts),
     )
 
@@ -93,7 +95,7 @@ def evaluate(
     return out | perplexities(data.texts, protocol.perplexity_tokens, under, on_done), rows
 
 
-def _tasks(target: Target | None, protocol: Evaluate) -> list[Task]:
+def _tasks(target: Target | None, protocol: Evaluate, plain: bool) -> list[Task]:
     """The suites beside."""
     from .suites import SUITES  # which looks at this module
 
@@ -103,7 +105,7 @@ def _tasks(target: Target | None, protocol: Evaluate) -> list[Task]:
     if unread := [name for name in protocol.files if name not in protocol.suites]:
         known = ", ".join(protocol.suites) or "none"
         raise UserError(f"evaluate.files: found {unread[0]!r}, expected one of evaluate.suites ({known}).")
-    options = Options(target.name if target else None, protocol.max_samples, files=protocol.files)
+    options = Options(target.name if target else None, protocol.max_samples, files=protocol.files, plain=plain)
     return [SUITES[name](options) for name in protocol.suites]
 
 
@@ -120,8 +122,16 @@ def _target(out: Found, under: Scored, target: Target, protocol: Evaluate, on_do
 def score_choices(
     out: Found, name: str, questions: Sequence[Choice], under: Scored, on_done: Advance
 ) -> list[dict[str, Any]]:
-    """The rows of these questions; their accuracy goes into ``out``."""
-    found = choices.evaluate(under.model, under.tokenizer, questions, on_done=on_done)
+    """The rows of these questions; their accuracy goes into ``out``.
+
+    Asked by the bare prompt of lm-eval; in the manner of ZeroThink or ICU by the same words in the chat template, the
+    reply begun with ``Answer:``."""
+
+    def put(prompt: str) -> str:
+        return under.text(prompt.removesuffix(choices.END), choices.END.strip())
+
+    asked = None if under.plain else put
+    found = choices.evaluate(under.model, under.tokenizer, questions, put=asked, on_done=on_done)
     out[f"choices/{name}"] = entry(choices.accuracy(found), f"{name}: right choices", "%", "")
     return [{"of": name, **row} for row in found]
 

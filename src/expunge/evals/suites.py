@@ -5,7 +5,7 @@ interrupted evaluation goes on with the next suite."""
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def _choices(name: str, sources: Callable[[Options], Sequence[str]], missing: st
             return out, {"choices": found}
 
         data = content_hash({s: [vars(row) for row in rows] for s, rows in asked.items()})
-        return Task(name, {"shots": 0}, data, sum(map(len, asked.values())), run)
+        return Task(name, {"shots": 0, "in_a_manner": "chat template"}, data, sum(map(len, asked.values())), run)
 
     return task
 
@@ -115,6 +115,7 @@ def evaluate(subject: Subject, names: Sequence[str], out: Path, options: Options
             raise UserError(f"unknown suite {name!r}; {nearest(name, SUITES)}")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "scores.json").exists())):
         raise UserError(f"{out} exists and holds no evaluation; choose another with --out.")
+    options = replace(options, plain=not (subject.zero_think or subject.icu))
     tasks = [SUITES[name](options) for name in names]
     base = resolve(subject.model)
     original = resolve(subject.original) if subject.original else base

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..data.chat import encode_prompt
+from ..data.chat import encode_prompt, render_prompt
 from ..endpoint import Endpoint
 from ..methods.icu import instructed
 from ..methods.zerothink import silent
@@ -38,9 +38,18 @@ class Scored:
     tokenizer: Any
     manner: Manner = plainly
 
+    @property
+    def plain(self) -> bool:
+        """Are questions put as the protocols have them?"""
+        return self.manner is plainly
+
     def prompt(self, question: str, start: str = "") -> tuple[int, ...]:
         """Token ids of a question in this manner, up to where the model goes on."""
         return encode_prompt(self.tokenizer, *self.manner(question, start))
+
+    def text(self, question: str, start: str = "") -> str:
+        """The same, not yet tokenised; special tokens stand in it."""
+        return render_prompt(self.tokenizer, *self.manner(question, start))
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,8 @@ class Options:
     """Files of a user's own, by suite."""
     nli: str | None = None
     """A model for natural language inference, for the columns that need one."""
+    plain: bool = True
+    """Questions are put as the protocols have them, without ZeroThink and ICU."""
 
 
 @dataclass(frozen=True)

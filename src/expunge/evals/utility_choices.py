@@ -10,13 +10,12 @@ from ..data.chat import Encoded
 from ..data.choices import Choice
 from ..data.sources import packaged
 from ..data.utility import Claims, Shown
-from .choices import LETTERS, question_of
+from .choices import END, LETTERS, question_of
 from .likelihood import log_likelihoods
 from .parts import Row, finite
 from .task import Advance, Scored
 
 REQUEST = "Please following the previous examples and answer the given question.\n"  # word by word as released
-END = "\nAnswer:"
 
 
 def mmlu_prompt(asked: Shown) -> str:
