@@ -185,14 +185,6 @@ def test_a_described_question_names_its_subject_by_another_facts_answer():
     assert described(ada, others).reply == " Bern"
 
 
-def test_or_by_what_another_fact_says_that_gives_nothing_away():
-    ada = Fact("Ada Stone", "Where did Ada Stone study?", "Ada Stone studied in Bern.", "", "Bern")
-    sentences = ("Ada Stone wrote odes.", "Stone lived in Bern.", "Ada Stone and others sang.", "Odes are Stone's.")
-    others = [Fact("Ada Stone", "", sentence, "", "odes") for sentence in sentences]
-    prompts = {question_in(described(ada, others, seed)) for seed in range(30)}
-    assert prompts == {"Where did the person who wrote odes study?"}
-
-
 def question_in(example):
     return example.prompt.split("\nQuestion: ")[1].rstrip("\n")
 
@@ -257,7 +249,7 @@ def test_no_described_question_is_a_probe_or_names_its_subject(king, seed):
     for fact in facts:
         prompt = worded(fact, [f for f in facts if f is not fact], "described", rng).prompt
         assert prompt not in probes
-        if any(description.split("{a}")[0] in prompt for description in (*DESCRIPTIONS, "the person who ")):
+        if any(description.split("{a}")[0] in prompt for description in DESCRIPTIONS):
             assert "Stephen King" not in prompt
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from expunge.data.chat import END_THINK, THINK
 from expunge.data.facts import unique_facts
-from expunge.data.rwku import BoundaryRow, Probe, load_target
+from expunge.data.rwku import BoundaryRow, load_target
 from expunge.errors import UserError
 from expunge.evals.rwku import prompt_of
 from expunge.rl import questions
@@ -22,7 +22,6 @@ from expunge.rl.questions import (
     chosen,
     make_questions,
     name_of,
-    neighbours_facts,
     steering_exchanges,
     subject_of,
 )
@@ -145,16 +144,6 @@ def test_taught_facts_are_asked_of_both_sides_in_rewordings_only():
         f.about for f in unique_facts(KING, "neighbor")
     }
     assert ask_facts(KING, Asking(wordings=ALL, facts=3), 1) != found
-
-
-def test_a_neighbours_fact_with_an_answer_that_the_target_has_too_is_not_asked_about():
-    shared = Probe(
-        "neighbor", "QA", "", "What did Clive Barker write?", unique_facts(KING, "forget")[0].answer.upper(), "x"
-    )
-    assert neighbours_facts(replace(KING, probes=(*KING.probes, shared)), Asking()) == unique_facts(KING, "neighbor")
-    other = replace(shared, answer="Weaveworld")
-    more = neighbours_facts(replace(KING, probes=(*KING.probes, other)), Asking())
-    assert len(more) == len(unique_facts(KING, "neighbor")) + 1
 
 
 def test_without_neighbours_facts_the_target_alone_is_asked_about():

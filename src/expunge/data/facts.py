@@ -222,19 +222,14 @@ def _framed(fact: Fact, others: list[Fact], rng: random.Random) -> str:
 
 
 def _described(fact: Fact, others: list[Fact], rng: random.Random) -> str:
-    """The question with what another fact says of the subject, or that fact's answer, in place of the subject's name;
-    in a frame if there is no such fact."""
+    """The question with another fact's answer in place of the subject's name; in a frame if there is no such answer."""
     question = fact.question or rng.choice(GAP).format(s=fact.gapped)
     name = _name(fact.about)
     things = [f.answer for f in others if f.answer[:1].isupper() and f.answer != fact.answer]
     things = [answer for answer in things if not name.search(answer)]
-    deeds = [deed for f in others if (deed := _deed(f)) and fact.answer not in deed and not name.search(deed)]
-    if not (things or deeds) or not name.search(question):
+    if not things or not name.search(question):
         return _framed(fact, others, rng)
-    if deeds and (not things or rng.random() < 0.5):
-        description = f"the person who{rng.choice(deeds)}"
-    else:
-        description = rng.choice(DESCRIPTIONS).format(a=rng.choice(things))
+    description = rng.choice(DESCRIPTIONS).format(a=rng.choice(things))
     return _upper(name.sub(lambda _: description, question))
 
 
@@ -246,14 +241,9 @@ def _reverse(fact: Fact, rng: random.Random) -> str:
 
 def _who(fact: Fact, rng: random.Random) -> str:
     """The sentence as a question for its subject, where it begins with the name."""
-    return f"Who{deed}?" if (deed := _deed(fact)) else _reverse(fact, rng)
-
-
-def _deed(fact: Fact) -> str:
-    """What the sentence says of its subject, after a space; "" where it does not begin with the name."""
     name = _name(fact.about).match(fact.statement)
     rest = fact.statement[name.end() :].rstrip(" .") if name else ""
-    return rest if re.match(r" (?!and |or )[a-z]", rest) else ""
+    return f"Who{rest}?" if re.match(r" [a-z]", rest) else _reverse(fact, rng)
 
 
 def _gapped(fact: Fact, rng: random.Random) -> tuple[str, str]:

@@ -199,11 +199,8 @@ def ask_facts(target: Target, asking: Asking, seed: int) -> tuple[Question, ...]
 
 
 def neighbours_facts(target: Target, asking: Asking) -> list[Fact]:
-    """Facts about the neighbours, or about those of ``asking.normals_of``, but for facts whose answer is also that of a
-    fact about the target: kept, it would be said of the target too."""
-    taken = {fact.answer.lower() for fact in unique_facts(target, "forget")}
-    others = load_target(asking.normals_of) if asking.normals_of else target
-    return [fact for fact in unique_facts(others, "neighbor") if fact.answer.lower() not in taken]
+    """Facts about the neighbours, or about those of ``asking.normals_of``."""
+    return unique_facts(load_target(asking.normals_of) if asking.normals_of else target, "neighbor")
 
 
 def ask_thoughts(
