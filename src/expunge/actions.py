@@ -143,9 +143,11 @@ def apply(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
+    from .data.rwku import PACKAGED
     from .endpoint import from_environment
     from .evals import suites
     from .evals.task import Options
+    from .files import read_json
     from .run_folder import base_of_run
 
     if (options.model is None) == (options.run is None):
@@ -165,7 +167,10 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.limit < 0:
         raise UserError(f"--limit {options.limit}: expected 0 (all) or more.")
     judge = from_environment() if options.judge else None
-    asked = Options(options.target, options.limit, judge, files, options.nli)
+    target = options.target
+    if target is None:
+        target = (options.run and read_json(options.run / "recipe.json")["target"]) or next(iter(PACKAGED))
+    asked = Options(target, options.limit, judge, files, options.nli)
     subject = suites.Subject(model, delta, options.zero_think, options.icu, dtype=options.dtype)
     print(suites.evaluate(subject, options.suite.split(","), options.out, asked))
 

@@ -195,7 +195,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--delta", type=Path, metavar="FILE", help="a delta on top of --model")
     evaluate.add_argument("--suite", required=True, metavar="S1,S2,…", help=f"of {SUITE_NAMES}")
     evaluate.add_argument(
-        "--target", default="Stephen King", help="whom the RWKU suites ask about (default: Stephen King); '' for nobody"
+        "--target", help="whom the RWKU suites ask about (default: the run's target, else Stephen King); '' for nobody"
     )
     evaluate.add_argument(
         "--limit", type=int, default=0, help="at most so many samples of each part (default: all); not rwku, perplexity"

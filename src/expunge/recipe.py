@@ -108,8 +108,6 @@ class Drill(RS):
     """Refusals to each such question."""
     afresh: bool = False
     """Ask about the taught facts in all wordings, and other rewordings than were steered on."""
-    rounds: int = at_least(1, 1)
-    """So often ask and steer, each time (``afresh``) in other rewordings; none more where all is declined."""
 
 
 @dataclass(frozen=True)

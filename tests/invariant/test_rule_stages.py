@@ -120,7 +120,7 @@ def test_a_drill_is_about_what_is_not_yet_declined_by_name(rule, tmp_path, monke
     path = rule([drill], questions={"train": 8})
     out = tmp_path / "r"
     assert main(["run", str(path), "--out", str(out), "--until", "unlearn"]) == 0
-    (numbers,) = read_json(out / "drill.json")
+    numbers = read_json(out / "drill.json")
     assert len(numbers) == 4
     assert all(number % 4 == 0 for number in numbers)  # the two sides take turns, and every second was declined
     _, tokenizer = load(pipeline.run(load_recipe(str(path)), out, "unlearn").original)
@@ -133,27 +133,6 @@ def test_a_drill_is_about_what_is_not_yet_declined_by_name(rule, tmp_path, monke
     assert {row["stage"] for row in steps(out)} == {"drill"}
 
 
-def test_a_drill_in_rounds_asks_in_other_words_each_time_until_all_is_declined(rule, tmp_path, monkeypatch):
-    asked = []
-
-    def reply(model, tokenizer, prompts, **more):
-        asked.append([tokenizer.decode(prompt) for prompt in prompts])
-        last = len(asked) == 3
-        return [
-            Generation((), "I can't discuss Ada Stone." if i or last else "In York.", True) for i in range(len(prompts))
-        ]
-
-    monkeypatch.setattr("expunge.stages.rule.generate", reply)
-    drill = {**STEERING, "method": "drill", "afresh": True, "rounds": 4}
-    path = rule([drill], questions={"wordings": ["asked"], "train": 8, "facts": 4})
-    out = tmp_path / "r"
-    assert main(["run", str(path), "--out", str(out), "--until", "unlearn"]) == 0
-    told = read_json(out / "drill.json")
-    assert [len(numbers) for numbers in told] == [1, 1, 0]
-    assert len(asked) == 3 and set(asked[0]) != set(asked[1]) != set(asked[2])
-    assert {row["stage"] for row in steps(out)} == {"drill", "drill.1"}
-
-
 def test_a_drill_without_anything_left_changes_nothing(rule, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "expunge.stages.rule.generate",
@@ -161,7 +140,7 @@ def test_a_drill_without_anything_left_changes_nothing(rule, tmp_path, monkeypat
     )
     path = rule([STEERING, {**STEERING, "method": "drill"}])
     assert main(["run", str(path), "--out", str(tmp_path / "r"), "--until", "unlearn"]) == 0
-    assert read_json(tmp_path / "r" / "drill.json") == [[]]
+    assert read_json(tmp_path / "r" / "drill.json") == []
     before, after = (read_delta(tmp_path / "r" / n)[0] for n in ("delta.1.rs.safetensors", "delta.safetensors"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -631,3 +631,18 @@ def test_a_reader_that_has_enough_ends_the_command_without_a_word(tmp_path, repl
 
 def test_refusals_of_a_missing_file(told, tmp_path):
     assert "none.txt" in told("refusals", tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [(("--run", "{run}"), "Ada Stone"), (("--run", "{run}", "--target", "Ivo Marsh"), "Ivo Marsh")]
+    + [(("--model", "smollm2"), "Stephen King"), (("--run", "{run}", "--target", ""), "")],
+)
+def test_a_run_is_asked_about_its_own_target_unless_told_otherwise(monkeypatch, tmp_path, words, asked):
+    (tmp_path / "recipe.json").write_text('{"target": "Ada Stone"}')
+    seen = []
+    monkeypatch.setattr("expunge.run_folder.base_of_run", lambda folder: folder)
+    monkeypatch.setattr("expunge.evals.suites.evaluate", lambda subject, names, out, options: seen.append(options))
+    given = [word.format(run=tmp_path) for word in words]
+    assert main(["eval", *given, "--suite", "rwku", "--out", str(tmp_path / "out")]) == 0
+    assert [options.target for options in seen] == [asked]

@@ -62,10 +62,9 @@ def check(work: Work, stage: RS | ReBO, tokenizer: Any, blocks: int) -> None:
             trl_engine.check(stage.rl, stage.sampler)
 
 
-def questions(work: Work, model: Callable[[], Any], tokenizer: Any, *, afresh: int = 0) -> Split:
-    """The recipe's questions; about taught facts in all wordings, and in others for each number ``afresh`` but 0. What
-    the model itself answers is asked for once a run and kept in ``answers.json``; ``model`` loads it where that is
-    missing."""
+def questions(work: Work, model: Callable[[], Any], tokenizer: Any, *, afresh: bool = False) -> Split:
+    """The recipe's questions, about taught facts ``afresh`` in all wordings. What the model itself answers is asked
+    for once a run and kept in ``answers.json``; ``model`` loads it where that is missing."""
     asking, seed = work.recipe.questions, work.recipe.seed
     rows = boundary_rows(asking, work.target)
     halves = [chosen(rows, asking, dev=dev) for dev in (False, True)]
@@ -85,7 +84,7 @@ def questions(work: Work, model: Callable[[], Any], tokenizer: Any, *, afresh: i
         taught = replace(asking, facts=min(asking.facts, 1)) if number else asking
         at = seed + number
         if afresh:
-            taught, at = replace(taught, wordings=REWORDED), at + afresh * len(halves)
+            taught, at = replace(taught, wordings=REWORDED), at + len(halves)
         facts = ask_facts(work.target, taught, at) if work.target and asking.facts else ()
         parts.append((*make_questions(half, asking, own, name, seed + number), *facts))
     return Split(*parts)
@@ -117,20 +116,18 @@ def carry_out(work: Work, stage: RS | ReBO) -> dict[str, Any]:
     def original() -> Any:
         return load(work.original, work.recipe.dtype)[0] if work.before else model
 
+    asked = questions(work, original, tokenizer, afresh=isinstance(stage, Drill) and stage.afresh)
+    in_thought = thoughts(work, original, tokenizer) if isinstance(stage, RS) else ()
+    checkpoint = work.folder / f"{stage.method}.state.safetensors"
     trained = prepare(model, stage.lora, stage.sft.first_block if isinstance(stage, RS) else stage.rl.first_block, work)
-    if isinstance(stage, ReBO):
-        _optimise(work, stage, model, tokenizer, questions(work, original, tokenizer))
+    if isinstance(stage, RS):
+        steered = (*asked.train, *in_thought)
+        if isinstance(stage, Drill):
+            answered = _still_answered(work, stage, model, tokenizer, steered)
+            steered = (*answered * stage.copies, *(q for q in steered if not q.row.forget))
+        _steer(work, stage, model, tokenizer, steered, checkpoint)
     else:
-        in_thought = thoughts(work, original, tokenizer)
-        for number in range(stage.rounds if isinstance(stage, Drill) else 1):
-            afresh = number + 1 if isinstance(stage, Drill) and stage.afresh else 0
-            steered = (*questions(work, original, tokenizer, afresh=afresh).train, *in_thought)
-            if isinstance(stage, Drill):
-                answered = _still_answered(work, stage, number, model, tokenizer, steered)
-                if not answered:
-                    break
-                steered = (*answered * stage.copies, *(q for q in steered if not q.row.forget))
-            _steer(work, stage, model, tokenizer, steered, trained, number)
+        _optimise(work, stage, model, tokenizer, asked, checkpoint)
     return merge_lora(model) if stage.lora else {name: model.get_parameter(name).detach() for name in trained}
 
 
@@ -147,28 +144,19 @@ def _templates(work: Work, stage: RS, rows: Sequence[BoundaryRow]) -> tuple[str,
     return load_templates(Path(stage.templates) if stage.templates else None, named=named)
 
 
-def _steer(
-    work: Work,
-    stage: RS,
-    model: Any,
-    tokenizer: Any,
-    asked: Sequence[Question],
-    trained: Sequence[str],
-    turn: int,
-) -> None:
-    name = f"{stage.method}.{turn}" if turn else stage.method
+def _steer(work: Work, stage: RS, model: Any, tokenizer: Any, asked: Sequence[Question], checkpoint: Path) -> None:
     rows = boundary_rows(work.recipe.questions, work.target)
     templates = _templates(work, stage, rows)
     general = texts("general", work.material(tokenizer)) if stage.texts else []
     epochs = []
     for epoch in range(stage.sft.epochs):
-        rng = random.Random(f"{work.recipe.seed}/{epoch + turn * stage.sft.epochs}")
+        rng = random.Random(f"{work.recipe.seed}/{epoch}")
         exchanges = steering_exchanges(tokenizer, asked, templates, stage.anchors, stage.max_tokens, rng)
         refusals = sum(question.row.forget for question in asked)
         plain = rng.sample(general, min(len(general), round(stage.texts * refusals)))
         exchanges += [plain_text(tokenizer, text.text, stage.max_tokens) for text in plain]
         epochs.append(rng.sample(exchanges, len(exchanges)))
-    log = MetricsLog(work.folder / "metrics.jsonl", name)
+    log = MetricsLog(work.folder / "metrics.jsonl", stage.method)
     steps = sum(-(-len(epoch) // stage.sft.batch_size) for epoch in epochs[: stage.sft.stop_after])
     with bar("rejection steering", steps) as advance:
         sft(
@@ -177,22 +165,19 @@ def _steer(
             stage.sft,
             pad_token=tokenizer.pad_token_id,
             seed=work.recipe.seed,
-            stage=name,
-            checkpoint=work.folder / f"{name}.state.safetensors",
+            stage=stage.method,
+            checkpoint=checkpoint,
             log=per_step(log, advance),
-            trains={name: model.get_parameter(name) for name in trained},
+            trains={name: p for name, p in model.named_parameters() if p.requires_grad},
         )
 
 
-def _still_answered(
-    work: Work, stage: Drill, turn: int, model: Any, tokenizer: Any, asked: Sequence[Question]
-) -> list[Question]:
+def _still_answered(work: Work, stage: Drill, model: Any, tokenizer: Any, asked: Sequence[Question]) -> list[Question]:
     """The target's questions, not in think mode, whose greedy reply does not earn the whole strict reward; their
-    numbers are kept, a list for each turn."""
+    numbers are kept."""
     path = work.folder / told_name(stage)
     with processes().in_turn():
-        told = read_json(path) if path.exists() else []
-        if len(told) <= turn:
+        if not path.exists():
             numbers = {q: i for i, q in enumerate(asked) if q.row.forget and q.start != THINK}
             prompts = [encode_prompt(tokenizer, q.prompt, q.start) for q in numbers]
             with bar("what is still answered", len(prompts)) as advance:
@@ -200,9 +185,8 @@ def _still_answered(
                     model, tokenizer, prompts, max_new_tokens=DRILL_TOKENS, batch_size=32, on_done=advance
                 )
             pairs = zip(numbers.items(), replies, strict=True)
-            told.append([number for (question, number), reply in pairs if not _declined(question, reply)])
-            write_json(path, told)
-    return [asked[number] for number in read_json(path)[turn]]
+            write_json(path, [number for (question, number), reply in pairs if not _declined(question, reply)])
+    return [asked[number] for number in read_json(path)]
 
 
 def _declined(question: Question, reply: Generation) -> bool:
@@ -210,7 +194,7 @@ def _declined(question: Question, reply: Generation) -> bool:
     return earned >= (1.0 if question.row.target else 0.5)
 
 
-def _optimise(work: Work, stage: ReBO, model: Any, tokenizer: Any, asked: Split) -> None:
+def _optimise(work: Work, stage: ReBO, model: Any, tokenizer: Any, asked: Split, checkpoint: Path) -> None:
     reference: Any
     if stage.reference == "original":
         reference = load(work.original, work.recipe.dtype)[0]
@@ -237,7 +221,7 @@ def _optimise(work: Work, stage: ReBO, model: Any, tokenizer: Any, asked: Split)
             asked.dev,
             stage.rl,
             seed=work.recipe.seed,
-            checkpoint=work.folder / f"{stage.method}.state.safetensors",
+            checkpoint=checkpoint,
             log=record,
         )
     write_json(
