@@ -156,7 +156,9 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.run:
         base, delta = base_of_run(options.run), options.run / "delta.safetensors"
         if base is None:
-            raise UserError(f"{options.run} is no finished run; name the model with --model and perhaps --delta.")
+            raise UserError(
+                f"{options.run} has no delta.safetensors of a run (yet); name the model with --model, perhaps --delta."
+            )
         model = str(base)
     files: dict[str, list[str]] = {}
     for pair in options.file:

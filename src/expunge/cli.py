@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -268,6 +269,18 @@ def _out_of_memory(error: Exception) -> bool:
     return on_device or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
+def _output_is_shut() -> bool:
+    """Does whoever reads the output want no more of it? Then what is left of it goes nowhere."""
+    if not hasattr(select, "poll"):  # on Windows
+        return True
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    shut = any(event & select.POLLERR for _, event in poll.poll(0))
+    if shut:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes out the rest as it ends
+    return shut
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 2 on bad input or an interrupt, with one clear message, 1 where whoever reads
     the output wants no more of it."""
@@ -288,10 +301,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {OUT_OF_MEMORY.format((str(error).splitlines() or ['no more can be had'])[0])}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes out the rest as it ends
-        return 1
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _output_is_shut():
+            return 1
         print(f"error: {error}. Check the path, its permissions and the free space.", file=sys.stderr)
         return 2
     return 0

@@ -160,8 +160,8 @@ def _decode(model: Any, tokenizer: Any, batches: Batches, settings: Tracing, num
             yield number, generate(model, tokenizer, batch, max_new_tokens=new_tokens, batch_size=len(batch))
         except torch.OutOfMemoryError:
             raise UserError(
-                f"{model.device} is out of memory: give a --batch-size (in a recipe, writing.batch_size) "
-                f"below {len(batch)}."
+                f"{model.device} is out of memory: give a --batch-size (in a recipe, writing.batch_size, "
+                f"with another --out) below {len(batch)}."
             ) from None
 
 

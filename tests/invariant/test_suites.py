@@ -88,7 +88,7 @@ def test_bad_input(told, model_folder, target_folder, tmp_path):
     assert "give either --model or --run" in told("eval", "--suite", "rwku", *common)
     assert "expected SUITE=FILE" in told("eval", "--model", model_folder, "--suite", "wmdp", "--file", "x", *common)
     assert "suite wmdp: no questions" in told("eval", "--model", model_folder, "--suite", "wmdp", *common)
-    assert "is no finished run" in told("eval", "--run", tmp_path, "--suite", "rwku", *common)
+    assert "has no delta.safetensors of a run" in told("eval", "--run", tmp_path, "--suite", "rwku", *common)
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "mine.txt").write_text("x")
     assert "holds no evaluation" in told("eval", "--model", model_folder, "--suite", "rwku", *common)

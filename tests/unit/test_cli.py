@@ -216,6 +216,7 @@ def broken_model(folder: Path, kind: str) -> str:
     elif kind == "pickled weights":
         weights.rename(folder / "pytorch_model.bin")
     elif kind == "index without a map":
+        weights.unlink()
         (folder / "model.safetensors.index.json").write_text('{"metadata": {}}')
     elif kind == "cut weights":
         weights.write_bytes(weights.read_bytes()[:5000])

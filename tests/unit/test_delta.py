@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from expunge.errors import UserError
 from expunge.models.delta import apply_delta, load_delta, read_delta, save_delta
-from expunge.models.load import model_hash
+from expunge.models.load import INDEX, is_sharded, model_hash, weights_of
 
 NAMES = ("model.layers.1.mlp.down_proj.weight", "model.layers.3.mlp.down_proj.weight")
 
@@ -211,3 +211,14 @@ def test_the_model_is_never_held_whole(tmp_path, monkeypatch):
     assert len(opened) > 3
     assert most[0] == max(sizes[name] for name in opened) < 0.5 * sum(sizes.values())
     assert held[0] == 0
+
+
+def test_a_whole_file_beside_an_old_index_is_the_model_as_transformers_reads_it(tmp_path, tokenizer):
+    """As a model saved again over its shards leaves them: the shards are gone, their index is not."""
+    base = save_model(tmp_path / "base", make_model(dtype=torch.float32), tokenizer)
+    (base / INDEX).write_text(json.dumps({"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}))
+    assert weights_of(base) == [base / "model.safetensors"] and not is_sharded(base)
+    apply_delta(base, write(tmp_path / "d.safetensors", base), tmp_path / "out")
+    assert not (tmp_path / "out" / INDEX).exists()
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(written[name], matrix) for name, matrix in matrices().items())

@@ -9,7 +9,7 @@ import yaml
 from expunge.bench import matrix, read_bench
 from expunge.errors import UserError
 from expunge.methods import METHODS
-from expunge.recipe import Misdirect, load_recipe, make_recipe
+from expunge.recipe import Misdirect, ReBO, load_recipe, make_recipe
 from expunge.runs import goes_on
 from expunge.strict import to_dict
 
@@ -198,6 +198,16 @@ def test_in_rules_ablation_the_boundary_goes_on_from_one_steering_where_steering
     apart = {name for name, cell in cells.items() if name != "RS" and not goes_on(cell.recipe, cells["RS"].recipe)}
     assert apart == {"no RS", "neighbours of another target", "LoRA of rank 16"}
     assert len({cell.folder for cell in cells.values()}) == len(cells) == 15
+
+
+def test_twins_and_benchmarks_of_rule_sample_alike_on_every_processor():
+    single = ("rule_rwku_llama8b.yaml", "rule_muse_books.yaml")
+    recipes = [load_recipe(str(FOLDER / name), scale="embedded") for name in single]
+    for plan in (FOLDER / "bench_embedded.yaml", FOLDER / "bench_ablation_rule.yaml"):
+        recipes += [cell.recipe for cell in matrix(read_bench(plan), plan, Path("out"))]
+    stages = [stage for recipe in recipes for stage in recipe.unlearn if isinstance(stage, ReBO)]
+    assert len(stages) > 15
+    assert {stage.rl.rollout_dtype for stage in stages} == {"model"}
 
 
 def test_in_r2mus_ablation_rows_differ_in_what_they_are_called_by():

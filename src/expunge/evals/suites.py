@@ -16,12 +16,15 @@ from ..files import cache_dir, content_hash, file_hash, read_json, write_json, w
 from ..models.delta import load_delta, read_delta
 from ..models.load import load, model_hash, resolve
 from ..progress import bar, console
+from ..rl import answer_beside, refusal_rules, refusal_words, refusals, speech
 from . import harness, leakage, muse, naturalness, privacy, reasoning, rtofu, rwku, safety, tofu, utility
 from .probe_scores import probe_scores
 from .suite import held_out_texts, perplexities, score_choices
 from .task import Advance, Found, Options, Rows, Scored, Task, manner_of
 
 MMLU_SUBJECTS = ("all",)
+DETECTOR: tuple[Any, ...] = (answer_beside, refusal_rules, refusal_words, refusals, speech)
+"""The verdicts of what is kept rest on these modules as they are."""
 TEXTS, TEXT_TOKENS = 40, 256
 
 
@@ -154,7 +157,8 @@ def _cached(subject: Subject, task: Task, base: Path, original: Path, options: O
     who = [model_hash(base), subject.delta and file_hash(subject.delta), model_hash(original)]
     judge = options.judge and (options.judge.base_url, options.judge.model)
     how = [subject.zero_think, subject.icu, subject.dtype, judge]
-    folder = cache_dir() / "evals" / content_hash(who, how, task.name, task.protocol, task.data_hash)
+    rules = [file_hash(Path(module.__file__)) for module in DETECTOR]
+    folder = cache_dir() / "evals" / content_hash(who, how, task.name, task.protocol, task.data_hash, rules)
     if (folder / "scores.json").exists():
         console.print(f"{task.name}: found in the cache, {folder}", soft_wrap=True)
         return folder

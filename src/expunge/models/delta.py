@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import UserError
 from ..files import writing, writing_folder
 from ..progress import console
-from .load import INDEX, model_hash, weights_of
+from .load import INDEX, is_sharded, model_hash, weights_of
 
 FORMAT = "expunge-delta-1"
 OTHER_WEIGHTS = {
@@ -97,7 +97,8 @@ def apply_delta(base: Path, delta: Path, out: Path) -> None:
 
 def _holds_weights(path: Path) -> bool:
     """Is a file of a model folder, which is none of its shards, weights for another loader or the index of such?"""
-    return path.suffix.lower() in OTHER_WEIGHTS or (path.name.endswith(".index.json") and path.name != INDEX)
+    read = path.name == INDEX and is_sharded(path.parent)
+    return path.suffix.lower() in OTHER_WEIGHTS or (path.name.endswith(".index.json") and not read)
 
 
 def _write_shard(shard: Path, matrices: dict[str, Any], out: Path, delta: Path) -> None:

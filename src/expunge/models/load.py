@@ -79,12 +79,12 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def weights_of(folder: Path) -> list[Path]:
-    """The safetensors shards of a model folder: those that its index names, else model.safetensors, else all there are.
+    """The safetensors shards of a model folder: model.safetensors, else those that its index names, else all there are.
 
     Raises UserError if there are none, or one is damaged or missing."""
     from safetensors import SafetensorError, safe_open
 
-    if (folder / INDEX).exists():
+    if is_sharded(folder):
         shards = sorted(set(shards_by_name(folder).values()))
     else:
         shards = list(folder.glob("model.safetensors")) or sorted(folder.glob("*.safetensors"))
@@ -98,6 +98,11 @@ def weights_of(folder: Path) -> list[Path]:
         except SafetensorError as error:
             raise UserError(f"{path} is damaged ({error}). Fetch the model again.") from None
     return shards
+
+
+def is_sharded(folder: Path) -> bool:
+    """Are its weights the files that an index names? A model.safetensors beside it goes before, as in transformers."""
+    return (folder / INDEX).exists() and not (folder / "model.safetensors").exists()
 
 
 def shards_by_name(folder: Path) -> dict[str, Path]:

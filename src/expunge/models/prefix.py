@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..losses import precise
 from .blocks import check_block, check_known, read_config, view
 from .cache import PrefixCache
-from .load import INDEX, shards_by_name, weights_of
+from .load import INDEX, is_sharded, shards_by_name, weights_of
 from .upcast import fit_processor
 
 DOWN = "mlp.down_proj.weight"
@@ -106,7 +106,7 @@ def _places(folder: Path) -> dict[str, Path]:
     """Stored name -> file, from the index of a sharded checkpoint or from the files themselves."""
     from safetensors import safe_open
 
-    if (folder / INDEX).exists():
+    if is_sharded(folder):
         return shards_by_name(folder)
     out = {}
     for path in weights_of(folder):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..memory import SMALL
+from ..models.upcast import bfloat16_units
 
 WORTH = 32  # products: fewer do not earn the layout
 RolloutDtype = Literal["auto", "model", "bfloat16"]
@@ -30,10 +31,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """Has the device units for products of bfloat16 matrices?"""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities: dict[str, Any] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # which an older PyTorch does not tell
-    return device.type == "cpu" and bool(capabilities.get("amx_bf16"))
+    return device.type == "cpu" and "AMX" in (bfloat16_units() or [])  # of which an older PyTorch tells nothing
 
 
 @contextmanager
