@@ -56,8 +56,8 @@ def measure(folder: Path, block: int, source: str, count: int, tokens: int) -> d
     u = direction(hidden.shape[-1], torch.Generator().manual_seed(0))
     adaptive = Misdirection(steering="adaptive", steering_factor=FACTOR)
     lengths = {
-        "sink_share": steering_length(adaptive, Seen(hidden, batch.counted)),
-        "sink_share_apart": steering_length(adaptive, Seen(hidden, others)),
+        "sink_share": steering_length(adaptive, Seen(hidden, batch.counted, batch.mask)),
+        "sink_share_apart": steering_length(adaptive, Seen(hidden, others, batch.mask)),
         "sink_share_published": PUBLISHED,
     }
     shares = {name: share(hidden, first, batch.counted, c * u) for name, c in lengths.items()}

@@ -253,7 +253,7 @@ def test_an_error_in_a_worker_is_told(model, documents, tmp_path, monkeypatch, c
     monkeypatch.setattr(tracing, "generate", no_memory)
     assert main([*arguments, "--batch-size", "2"]) == 2
     assert (
-        "cpu is out of memory: give a --batch-size (in a recipe, writing.batch_size) below 2."
+        "cpu is out of memory: give a --batch-size (in a recipe, writing.batch_size, with another --out) below 2."
         in capsys.readouterr().err
     )
 

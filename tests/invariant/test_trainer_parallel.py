@@ -59,7 +59,7 @@ def test_two_processes_are_one(folder, case):
     model, rows = learn(**CASES[case])
     ours = model.state_dict()
     theirs, also = (load_file(folder / f"{case}.{rank}.safetensors") for rank in range(PROCESSES))
-    rounding = 2e-3 if "bfloat16" in case else 1e-5
+    rounding = 4e-3 if "bfloat16" in case else 1e-5  # of eight bits, one is that much
     if "bfloat16" in case:  # gradients are sums of rounded parts, and a weight is its master rounded
         before = learn(**CASES[case], epochs=[])[0].state_dict()
         assert movement(ours, theirs) < 0.05 * movement(before, theirs)
