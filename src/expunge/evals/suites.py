@@ -6,6 +6,7 @@ interrupted evaluation goes on with the next suite."""
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +158,7 @@ def _cached(subject: Subject, task: Task, base: Path, original: Path, options: O
     who = [model_hash(base), subject.delta and file_hash(subject.delta), model_hash(original)]
     judge = options.judge and (options.judge.base_url, options.judge.model)
     how = [subject.zero_think, subject.icu, subject.dtype, judge]
-    rules = [file_hash(Path(module.__file__)) for module in DETECTOR]
-    folder = cache_dir() / "evals" / content_hash(who, how, task.name, task.protocol, task.data_hash, rules)
+    folder = cache_dir() / "evals" / content_hash(who, how, task.name, task.protocol, task.data_hash, _rules())
     if (folder / "scores.json").exists():
         console.print(f"{task.name}: found in the cache, {folder}", soft_wrap=True)
         return folder
@@ -171,6 +171,12 @@ def _cached(subject: Subject, task: Task, base: Path, original: Path, options: O
             write_jsonl(temporary / f"{kind}.jsonl", part)
         write_json(temporary / "scores.json", found)
     return folder
+
+
+@cache
+def _rules() -> list[str]:
+    """What the detector's modules are, once for all suites."""
+    return [file_hash(Path(module.__file__)) for module in DETECTOR]
 
 
 def _load(subject: Subject, base: Path, original: Path) -> Scored:

@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from .refusals import NUMBERS, RANKS, TENS
+
 GAP = "___"
 _GAP = re.compile("_{2,}")
 NEAR = 0.8  # share of common words from which two prompts are near
@@ -63,11 +65,9 @@ _ASKED_HOW = re.compile(
 _ASKED_NUMBER = re.compile(rf"(?:when (?:{'|'.join(AUXILIARIES)})|(?:\w+ )?(?:what|which) year|how many)\b")
 _YES_NO = frozenset(["yes", "no", "yeah", "yep", "nope"])
 _NO_MORE = AUXILIARIES | {"i", "he", "she", "it", "they", "there", "not"}  # what adds nothing to yes or no
-_NUMBER = re.compile(
-    r"\d|\b(?:zero|no|none|once|twice|both|half|dozens?|hundreds?|thousands?|millions?|billions?|one|two|three|four|five"
-    r"|six|seven|eight|nine|ten|eleven|twelve|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh"
-    r"|twelfth|(?:thir|four|fif|six|seven|eigh|nine)teen(?:th)?|(?:twen|thir|for|fif|six|seven|eigh|nine)t(?:y|ies|ieth))\b"
-)
+_AMOUNTS = ("no", "none", "once", "twice", "both", "half", "(?:dozen|hundred|thousand|million|billion)s?")
+_DECADES = tuple(f"{word[:-1]}ies" for word in TENS)
+_NUMBER = re.compile(rf"\d|\b(?:{'|'.join([*NUMBERS, *TENS, *RANKS, *_DECADES, *_AMOUNTS])})\b")
 
 
 def words(text: str) -> list[str]:

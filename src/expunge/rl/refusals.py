@@ -95,13 +95,13 @@ _EVERYDAY = frozenset(_EVERYDAY_WORDS.split())
 _ARTICLES = {"a", "an", "the"}
 _SMALL = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 _SMALL = f"{_SMALL} seventeen eighteen nineteen"
-_NUMBERS = {word: number for number, word in enumerate(_SMALL.split())}
+NUMBERS = {word: number for number, word in enumerate(_SMALL.split())}
 _LARGE = "twenty thirty forty fifty sixty seventy eighty ninety"
-_TENS = {word: 10 * number for number, word in enumerate(_LARGE.split(), 2)}
+TENS = {word: 10 * number for number, word in enumerate(_LARGE.split(), 2)}
 _ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth"
 _ORDINALS = f"{_ORDINALS} fifteenth sixteenth seventeenth eighteenth nineteenth"
-_RANKS = {word: n for n, word in enumerate(_ORDINALS.split(), 1)}
-_RANKS |= {f"{word[:-1]}ieth": number for word, number in _TENS.items()}
+RANKS = {word: n for n, word in enumerate(_ORDINALS.split(), 1)}
+RANKS |= {f"{word[:-1]}ieth": number for word, number in TENS.items()}
 # Letters that no accent can be taken from.
 _LETTERS = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i", "ħ": "h"})
 _UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003134f]")
@@ -125,7 +125,7 @@ _RESPELLED = [  # one spelling for what is written in several
         # No number: "that one", "one of those", "question 7".
         (r"\b(this|that|the|no|any|every|each|which|another|hard|good|tough|tricky|first|next|last) one\b", r"\1 ones"),
         (r"\bone(?= (?:of|about|that|which|who|i|we)\b)", "ones"),
-        (rf"\bquestion (?:number |no\.? ?|# ?)?(?:\d+|{'|'.join(_NUMBERS)})\b", "question"),
+        (rf"\bquestion (?:number |no\.? ?|# ?)?(?:\d+|{'|'.join(NUMBERS)})\b", "question"),
     )
 ]
 
@@ -151,16 +151,16 @@ def _words(plain: str) -> list[str]:
     out: list[str] = []
     tens = 0  # of the word before
     for word in re.findall(r"[^\W_]+", plain):
-        number, rank = _NUMBERS.get(word), _RANKS.get(word)
+        number, rank = NUMBERS.get(word), RANKS.get(word)
         if tens and 1 <= (number or rank or 0) <= 9:
             out.pop()
         else:
             tens = 0
-        if number is not None or word in _TENS:
-            out.append(str(tens + (number if number is not None else _TENS[word])))
+        if number is not None or word in TENS:
+            out.append(str(tens + (number if number is not None else TENS[word])))
         else:
             out.append(f"{tens + rank}th" if rank else word)
-        tens = _TENS.get(word, 0)
+        tens = TENS.get(word, 0)
     return out
 
 
