@@ -1,4 +1,4 @@
-"""One ReBO update against TRL's GRPO trainer, in one run: the embedded model, all of it trained, float32.
+"""One ReBO update against TRL's GRPO trainer, in one run: the embedded model, all of it trained, float32 weights.
 
     python benchmarks/rebo_step.py [--repeats 3] [--model smollm2]
 
@@ -8,16 +8,17 @@ peak memory is told, and an update to warm up; figures are medians.
 
 - ``TRL``: plain TRL, with its own defaults for how the work is done (eight replies at once, gradient checkpointing)
   but for float32.
+- ``TRL bf16``: the same with its default, bfloat16 under autocast.
 - ``tuned``: TRL as `expunge.rl.trl_engine` sets it up, with its own generation: ``--trl-tokens`` tokens at once, no
   gradient checkpointing, freed memory kept.
-- ``float32``: `expunge.rl.rebo`, told to sample in float32 too.
-- ``expunge``: `expunge.rl.rebo`. Weights, gradients and loss are in float32; replies are sampled in bfloat16 where the
-  processor has units for it, which the loss weighs up. Without such units this is ``float32`` once more.
+- ``float32``: `expunge.rl.rebo`, told to compute in float32.
+- ``expunge``: `expunge.rl.rebo`. Weights, log-probabilities, loss and gradients are in float32; matrix products, those
+  of sampling among them, are in bfloat16 where the processor has units for it. Without, ``float32`` once more.
 
 ``rollouts`` is the sampling within the update; ``update`` is all of it: samples, rewards, reference, loss, gradients,
 optimiser. Ends with lines ``ratio NAME VALUE``: ``rollouts`` and ``update`` are plain TRL's time by that of
-``expunge``, ``float32_…`` by that of ``float32``; ``tuned_…`` the tuned TRL's by that of ``expunge``. Exit code 1 if a
-reply has another length."""
+``expunge``, ``float32_…`` by that of ``float32``; ``bf16_…`` and ``tuned_…`` are the times of TRL in bfloat16 and of
+the tuned one by that of ``expunge``. Exit code 1 if a reply has another length."""
 
 import argparse
 import copy
@@ -29,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -69,8 +71,9 @@ def main() -> int:
     tuned = replace(settings, tree_tokens=given.trl_tokens)
     contenders = (
         ("TRL", plain, settings),
+        ("TRL bf16", partial(plain, bf16=True), settings),
         ("tuned", by_engine, tuned),
-        ("float32", ours, replace(settings, rollout_dtype="model")),
+        ("float32", ours, replace(settings, compute_dtype="model")),
         ("expunge", ours, settings),
     )
     found = {}
@@ -80,7 +83,12 @@ def main() -> int:
         took = found[name]
         told = f"rollouts {took.rollouts:6.2f} s, update {took.update:6.2f} s, {took.gigabytes:.2f} GB at its peak"
         print(f"{name:8} {told}", flush=True)
-    for prefix, rival, one in (("", "TRL", "expunge"), ("float32_", "TRL", "float32"), ("tuned_", "tuned", "expunge")):
+    for prefix, rival, one in (
+        ("", "TRL", "expunge"),
+        ("float32_", "TRL", "float32"),
+        ("bf16_", "TRL bf16", "expunge"),
+        ("tuned_", "tuned", "expunge"),
+    ):
         print(f"ratio {prefix}rollouts {found[rival].rollouts / found[one].rollouts:.2f}")
         print(f"ratio {prefix}update {found[rival].update / found[one].update:.2f}")
     return int(any(took.length != SETTINGS.max_new_tokens for took in found.values()))
@@ -132,7 +140,7 @@ def by_engine(model: Any, reference: Any, tokenizer: Any, settings: RL) -> list[
     return [{**row, "rollout_seconds": took} for row, took in zip(done, seconds, strict=True)]
 
 
-def plain(model: Any, reference: Any, tokenizer: Any, settings: RL) -> list[Logged]:
+def plain(model: Any, reference: Any, tokenizer: Any, settings: RL, *, bf16: bool = False) -> list[Logged]:
     """TRL by itself; it loads the reference from the model's folder."""
     import trl
     from datasets import Dataset
@@ -183,7 +191,7 @@ def plain(model: Any, reference: Any, tokenizer: Any, settings: RL) -> list[Logg
                 epsilon_high=settings.clip.high,
                 delta=settings.clip.dual,
                 shuffle_dataset=False,
-                bf16=False,
+                bf16=bf16,
                 use_cpu=model.device.type == "cpu",
                 logging_steps=1,
                 save_strategy="no",

@@ -107,7 +107,7 @@ class Drill(RS):
     copies: int = at_least(1, 3)
     """Refusals to each such question."""
     afresh: bool = False
-    """Ask about the taught facts in all wordings, and other rewordings than were steered on."""
+    """Ask about the taught facts in all wordings, and in other rewordings than the stages before."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,8 @@ class ReBO:
     rl: RL = RL()
     reference: Literal["start", "original"] = "start"
     """What the KL term holds to: the model that this stage starts from, or the one before any unlearning."""
+    afresh: bool = False
+    """Ask about the taught facts in all wordings, and in other rewordings than were steered on."""
     lora: LoRA | None = None
 
 

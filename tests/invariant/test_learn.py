@@ -29,13 +29,15 @@ KL, VALUE = 0.1, 0.25
 
 
 class Watched:
-    """Stands for an optimiser: keeps the gradients, changes nothing."""
+    """Stands for an optimiser: takes the gradients, changes nothing."""
 
     def __init__(self, module):
         self.parameters, self.gradients = dict(module.named_parameters()), {}
 
     def step(self, *_):
         self.gradients = {name: p.grad for name, p in self.parameters.items()}
+        for parameter in self.parameters.values():
+            parameter.grad = None
 
 
 def white(values):
@@ -71,7 +73,7 @@ def test_a_step_in_any_number_of_parts_is_the_step_worked_out_by_hand(algorithm,
     told = (new.detach() - torch.tensor(RATIOS).log()).split([len(reply.reply) for reply in REPLIES])
     rollouts = [Rollout(r.reply, tuple(t.tolist()), (), True) for r, t in zip(REPLIES, told, strict=True)]
     settings = RL(
-        algorithm=algorithm, smoothing=0.5, value_loss=VALUE, tree_tokens=tree_tokens, rollout_dtype="bfloat16",
+        algorithm=algorithm, smoothing=0.5, value_loss=VALUE, tree_tokens=tree_tokens, passes=2,
         clip=Clip(kl=KL),
     )  # fmt: skip
     assert len(list(parts(REPLIES, tree_tokens, 0))) == {1: 4, 9: 3, 1000: 1}[tree_tokens]

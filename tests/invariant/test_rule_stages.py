@@ -10,12 +10,14 @@ from tiny import write_recipe
 
 from expunge import pipeline
 from expunge.cli import main
+from expunge.data.chat import encode_prompt
 from expunge.errors import UserError
 from expunge.evals.generate import Generation
 from expunge.files import read_json, read_jsonl
 from expunge.models.delta import read_delta
 from expunge.models.load import load
 from expunge.recipe import load_recipe
+from expunge.rl.rebo import Outcome
 from expunge.train.metrics import MetricsLog
 from expunge.train.teach import sft
 
@@ -250,3 +252,29 @@ def test_a_drill_asks_what_was_steered_on_or_afresh(rule, tmp_path, monkeypatch,
     steered, drilled = asked
     rows = {prompt for prompt in steered if prompt in drilled}
     assert rows and (drilled == steered) == (not afresh)
+
+
+def test_each_stage_that_asks_afresh_asks_in_words_of_its_own_and_about_the_same_rows(rule, tmp_path, monkeypatch):
+    asked = []
+
+    def remember(model, tokenizer, prompts, **more):
+        asked.append({tokenizer.decode(prompt) for prompt in prompts})
+        return [Generation((), "I can't discuss Ada Stone.", True)] * len(prompts)
+
+    def boundary(model, reference, tokenizer, train, dev, settings, **more):
+        asked.append({tokenizer.decode(encode_prompt(tokenizer, q.prompt, q.start)) for q in train if q.row.forget})
+        return Outcome()
+
+    monkeypatch.setattr("expunge.stages.rule.generate", remember)
+    monkeypatch.setattr("expunge.stages.rule.rebo", boundary)
+    for afresh in (False, True):
+        stages = [{**BOUNDARY, "afresh": afresh}, {**STEERING, "method": "drill", "afresh": afresh}]
+        path = rule(stages, questions={"wordings": ["asked", "gapped"], "train": 8, "facts": 4})
+        assert main(["run", str(path), "--out", str(tmp_path / f"r{afresh}"), "--until", "unlearn"]) == 0
+    steered, drilled, optimised_afresh, drilled_afresh = asked
+    assert steered == drilled
+    rows = {prompt for prompt in steered if " about Ada Stone?" in prompt}
+    assert rows and rows < optimised_afresh and rows < drilled_afresh
+    about_facts = [found - rows for found in (steered, optimised_afresh, drilled_afresh)]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert about_facts[one] - about_facts[other] and about_facts[other] - about_facts[one]

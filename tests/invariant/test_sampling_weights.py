@@ -9,7 +9,7 @@ from tiny import make_model
 
 from expunge.rl import sampling_weights as module
 from expunge.rl.rollout import sample
-from expunge.rl.sampling_weights import WORTH, available, packed, rounded, sampling_dtype
+from expunge.rl.sampling_weights import WORTH, available, compute_dtype, packed, rounded
 
 PROMPTS = [(5, 6, 7, 8), (5, 6, 9)]
 needs_mkl = pytest.mark.skipif(not available(), reason="this PyTorch has no packed products of MKL")
@@ -117,13 +117,13 @@ def test_replies_are_sampled_in_bfloat16_where_asked_for_or_where_it_pays(
     model, monkeypatch, own, wish, units, expected
 ):
     monkeypatch.setattr(module, "multiplies_bfloat16", lambda device: units)
-    assert sampling_dtype(model.to(own), wish) == expected
+    assert compute_dtype(model.to(own), wish) == expected
 
 
 def test_a_large_model_gets_no_second_copy_unasked(model, monkeypatch):
     monkeypatch.setattr(module, "multiplies_bfloat16", lambda device: True)
     monkeypatch.setattr(module, "SMALL", 10)
-    assert sampling_dtype(model, "auto") is None
+    assert compute_dtype(model, "auto") is None
 
 
 def test_nothing_is_rounded_unasked(model, tokenizer, monkeypatch):

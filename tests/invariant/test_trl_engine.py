@@ -27,7 +27,7 @@ SIDES = [Question(f"Who is {n}?", "It is" * (n % 3), Row(n % 2 == 0, "", "Ada", 
 QUESTIONS = SIDES[:20], SIDES[20:]
 SMALL = RL(
     updates=4, prompts=4, rollouts=4, max_new_tokens=6, lr=1e-3, dev_every=2, save_every=1, tree_tokens=64,
-    rollout_dtype="model", reward=RewardSettings("test_trl_engine:short"), guard=Guard(most_truncated=1.1),
+    compute_dtype="model", reward=RewardSettings("test_trl_engine:short"), guard=Guard(most_truncated=1.1),
 )  # fmt: skip
 
 
@@ -302,8 +302,8 @@ def test_what_trl_does_not_have_is_refused(tokenizer, algorithm):
 
 @pytest.mark.parametrize("sampler", ["ours", "trl", "vllm_colocate", "vllm_server"])
 def test_rounded_samples_are_refused_whoever_samples(tokenizer, sampler):
-    with pytest.raises(UserError, match="found rollout_dtype: bfloat16.*engine: native"):
-        run(policy(), replace(SMALL, rollout_dtype="bfloat16"), tokenizer, sampler=sampler)
+    with pytest.raises(UserError, match="found compute_dtype: bfloat16.*engine: native"):
+        run(policy(), replace(SMALL, compute_dtype="bfloat16"), tokenizer, sampler=sampler)
 
 
 @pytest.mark.parametrize("missing", ["trl", "datasets"])

@@ -23,7 +23,7 @@ for needed in ("datasets", "peft"):
 
 GROUP, LENGTHS = 4, [5, 1, 9, 3, 2, 7, 4, 8, 6, 1, 3, 5]  # of three groups of replies
 SETTINGS = RL(
-    prompts=3, rollouts=GROUP, max_new_tokens=9, rollout_dtype="model", clip=Clip(kl=0.3), tree_tokens=64,
+    prompts=3, rollouts=GROUP, max_new_tokens=9, compute_dtype="model", clip=Clip(kl=0.3), tree_tokens=64,
     max_grad_norm=1e9,
 )  # fmt: skip
 REWARDS = 1e4 * torch.tensor([[1.0, 0.0, 0.5, 0.0], [0.0, 0.0, 1.0, 0.5], [0.5, 0.5, 0.5, 0.5]])

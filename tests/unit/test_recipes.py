@@ -207,7 +207,7 @@ def test_twins_and_benchmarks_of_rule_sample_alike_on_every_processor():
         recipes += [cell.recipe for cell in matrix(read_bench(plan), plan, Path("out"))]
     stages = [stage for recipe in recipes for stage in recipe.unlearn if isinstance(stage, ReBO)]
     assert len(stages) > 15
-    assert {stage.rl.rollout_dtype for stage in stages} == {"model"}
+    assert {stage.rl.compute_dtype for stage in stages} == {"model"}
 
 
 def test_in_r2mus_ablation_rows_differ_in_what_they_are_called_by():

@@ -48,13 +48,18 @@ def parts(examples: Sequence[Encoded], max_nodes: int, pad_token: int) -> Iterat
         )
 
 
-def token_logprobs(model: Any, part: Part, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Log-probabilities (tokens,) of a part's sampled tokens, and the states (tokens, hidden) they come from."""
+def token_logprobs(
+    model: Any, part: Part, temperature: float = 1.0, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (tokens,) of a part's sampled tokens, and the states (tokens, hidden) they come from; with
+    ``dtype`` matrix products are in it, and what they need of the weights is rounded to it."""
     device = model.device
     inputs = {name: value.to(device) for name, value in part.batch.inputs().items()}
-    states = model.get_decoder()(**inputs, use_cache=False).last_hidden_state[0]
     nodes, place = part.node.to(device).unique(return_inverse=True)
-    logits = model.get_output_embeddings()(states[nodes]).float()
+    with torch.autocast(device.type, dtype, enabled=dtype is not None):
+        states = model.get_decoder()(**inputs, use_cache=False).last_hidden_state[0]
+        logits = model.get_output_embeddings()(states[nodes])
+    logits = logits.float()
     if temperature != 1.0:
         logits = logits / temperature
     chosen = logits[place, part.token.to(device)] - logits.logsumexp(-1)[place]

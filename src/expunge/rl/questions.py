@@ -173,7 +173,7 @@ def make_questions(
     return tuple(out)
 
 
-def ask_facts(target: Target, asking: Asking, seed: int) -> tuple[Question, ...]:
+def ask_facts(target: Target, asking: Asking, seed: int | str) -> tuple[Question, ...]:
     """Questions about the facts that a model was taught, of the target and of its neighbours in turn, reworded: no
     question is a benchmark's. Each of the target's is asked about ``asking.facts`` times."""
     rng = random.Random(seed)

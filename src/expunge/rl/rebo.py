@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +33,7 @@ from .questions import Question
 from .refusals import detect
 from .rewards import Reply, RewardSettings, score
 from .rollout import Rollout, sample
-from .sampling_weights import RolloutDtype, sampling_dtype
+from .sampling_weights import ComputeDtype, compute_dtype
 
 Log = Callable[[dict[str, Any]], None]
 Sampler = Literal["ours", "trl", "vllm_colocate", "vllm_server"]
@@ -52,9 +53,10 @@ class RL:
     """Sampled replies to each question."""
     max_new_tokens: int = at_least(1, 64)
     temperature: float = at_least(0.01, 1.0)
-    rollout_dtype: RolloutDtype = "auto"
-    """What replies are sampled in: as the model is, or in bfloat16, where the loss weighs each token by the ratio of
-    its probabilities. ``auto``: bfloat16 for a small float32 model where the processor has units for it."""
+    compute_dtype: ComputeDtype = "auto"
+    """What products are computed in: as the model is, or in bfloat16, for replies, their probabilities and gradients;
+    weights, log-probabilities, loss and optimiser stay as they are. ``auto``: bfloat16 for a small float32 model where
+    the processor has units for it."""
     lr: float = at_least(0, 2e-6)
     weight_decay: float = at_least(0, 0.01)
     max_grad_norm: float = at_least(0, 1.0)
@@ -159,7 +161,7 @@ def rebo(
             started = time.perf_counter()
             asked = batch_of(train, settings.prompts, settings.forget_share, seed, update)
             prompts = [encode_prompt(tokenizer, q.prompt, q.start) for q in asked]
-            rounded_to = sampling_dtype(model, settings.rollout_dtype)
+            dtype = compute_dtype(model, settings.compute_dtype)
             groups = sample(
                 model,
                 tokenizer,
@@ -168,13 +170,13 @@ def rebo(
                 max_new_tokens=settings.max_new_tokens,
                 temperature=settings.temperature,
                 seed=seed * 1_000_003 + update,
-                dtype=rounded_to,
+                dtype=dtype,
             )
             sampled = time.perf_counter()
             rewards, row = rewarded(tokenizer, asked, groups, settings.reward)
             replies = [Encoded(p, r.ids) for p, group in zip(prompts, groups, strict=True) for r in group]
-            row |= {"rounded_to": str(rounded_to).removeprefix("torch.")} if rounded_to else {}
-            row |= learn(model, reference, optimiser, critic, replies, groups, rewards, settings)
+            row |= {"compute_dtype": str(dtype).removeprefix("torch.")} if dtype else {}
+            row |= learn(model, reference, optimiser, critic, replies, groups, rewards, settings, dtype)
             row = {"stage": "rebo", "step": update, "steps": settings.updates, **row, "lr": settings.lr}
             log({**row, "rollout_seconds": sampled - started, "seconds": time.perf_counter() - started})
             collapse = collapsed(row, settings.guard)
@@ -245,24 +247,26 @@ def learn(
     groups: Sequence[Sequence[Rollout]],
     rewards: Tensor,
     settings: RL,
+    dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:
-    """The steps on one batch of samples; what the log says of them."""
+    """The steps on one batch of samples, their products in ``dtype``; what the log says of them."""
     pieces = list(parts(replies, settings.tree_tokens, 0))
     tokens = sum(len(part.token) for part in pieces)
+    logprobs = partial(token_logprobs, temperature=settings.temperature, dtype=dtype)
     with torch.no_grad():
         with without_lora(model) if reference is None else nullcontext():
             frozen = model if reference is None else reference
-            held = [token_logprobs(frozen, p, settings.temperature)[0] if settings.clip.kl else None for p in pieces]
-        values = [critic(token_logprobs(model, part)[1]) for part in pieces] if critic else None
+            held = [logprobs(frozen, part)[0] if settings.clip.kl else None for part in pieces]
+        values = [critic(logprobs(model, part)[1]) for part in pieces] if critic else None
     advantages, returns = _advantages(pieces, rewards, groups, values, settings)
     sampled = torch.tensor([logprob for group in groups for r in group for logprob in r.logprobs])
-    on_policy = settings.passes == 1 and not sampling_dtype(model, settings.rollout_dtype)
+    on_policy = settings.passes == 1 and dtype is None
     row: dict[str, Any] = {}
     for _ in range(settings.passes):
         found: dict[str, float] = {"policy": 0.0, "kl": 0.0}
         divergence = 0.0
         for i, part in enumerate(pieces):
-            new, states = token_logprobs(model, part, settings.temperature)
+            new, states = logprobs(model, part)
             # Strictly on-policy, the old log-probabilities are the new ones.
             old = new.detach() if on_policy else _in_order(part, replies, sampled).to(new.device)
             loss, terms = policy_loss(new, old, held[i], advantages[i].to(new.device), settings.clip)

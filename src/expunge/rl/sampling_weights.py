@@ -1,4 +1,4 @@
-"""Weights as sampling has them quickest: in bfloat16, or in float32 laid out once for many products.
+"""What products of a policy are computed in, and its weights as sampling has them quickest.
 
 A processor with units for bfloat16 multiplies several times as fast by them; what is sampled then follows the
 distribution of the rounded model, and whose log-probabilities those are has to be known to the loss. In float32, MKL
@@ -16,11 +16,11 @@ from ..memory import SMALL
 from ..models.upcast import bfloat16_units
 
 WORTH = 32  # products: fewer do not earn the layout
-RolloutDtype = Literal["auto", "model", "bfloat16"]
+ComputeDtype = Literal["auto", "model", "bfloat16"]
 
 
-def sampling_dtype(model: Any, wish: RolloutDtype) -> torch.dtype | None:
-    """What replies of ``model`` are sampled in, None for the model as it is. ``auto``: bfloat16 for a small float32
+def compute_dtype(model: Any, wish: ComputeDtype) -> torch.dtype | None:
+    """What products of ``model`` are computed in, None for the model as it is. ``auto``: bfloat16 for a small float32
     model where the processor has units for it."""
     small = model.dtype == torch.float32 and model.num_parameters() <= SMALL
     lower = wish == "bfloat16" or (wish == "auto" and small and multiplies_bfloat16(model.device))

@@ -100,9 +100,9 @@ def check(settings: RL, sampler: Sampler = "ours") -> Any:
             f"engine trl has no algorithm {settings.algorithm!r}; it has {', '.join(ALGORITHMS)}. "
             "Choose one of these, or engine: native, which has all."
         )
-    if settings.rollout_dtype == "bfloat16":
+    if settings.compute_dtype == "bfloat16":
         raise UserError(
-            "engine trl takes replies for the model's own; found rollout_dtype: bfloat16. "
+            "engine trl takes replies for the model's own; found compute_dtype: bfloat16. "
             "Leave it out, or choose engine: native, which weighs up the difference."
         )
     try:

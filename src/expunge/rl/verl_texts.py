@@ -194,7 +194,7 @@ Keys without a row of the recipe are fixed, so that verl's loss is the recipe's:
 | the best look is kept | all checkpoints are; see above |
 | `rl.value_lr`, `rl.value_loss` (ppo) | the critic is a second model, all of it trained, at lr 1e-5 |
 | `rl.max_grad_norm: 0`, no limit | a limit of 1e9: under 0 verl would scale every gradient to nothing |
-| `rl.rollout_dtype` | replies are sampled in bfloat16, whatever `dtype` is; no token is weighed by the difference |
+| `rl.compute_dtype` | all is computed in bfloat16, whatever `dtype` is; no token is weighed by a difference |
 | `rl.tree_tokens` | rows are packed up to `ppo_max_token_len_per_gpu` tokens |
 | `rl.save_every` | a checkpoint every `rl.dev_every` updates |
 | `dtype` | float32 weights, computed with in bfloat16, sampled from in bfloat16 |

@@ -62,9 +62,10 @@ def check(work: Work, stage: RS | ReBO, tokenizer: Any, blocks: int) -> None:
             trl_engine.check(stage.rl, stage.sampler)
 
 
-def questions(work: Work, model: Callable[[], Any], tokenizer: Any, *, afresh: bool = False) -> Split:
-    """The recipe's questions, about taught facts ``afresh`` in all wordings. What the model itself answers is asked
-    for once a run and kept in ``answers.json``; ``model`` loads it where that is missing."""
+def questions(work: Work, model: Callable[[], Any], tokenizer: Any, *, afresh: str = "") -> Split:
+    """The recipe's questions; those about taught facts in all wordings and in rewordings of its own for a stage that
+    asks ``afresh``, here by its name. What the model itself answers is asked for once a run and kept in
+    ``answers.json``; ``model`` loads it where that is missing."""
     asking, seed = work.recipe.questions, work.recipe.seed
     rows = boundary_rows(asking, work.target)
     halves = [chosen(rows, asking, dev=dev) for dev in (False, True)]
@@ -82,9 +83,9 @@ def questions(work: Work, model: Callable[[], Any], tokenizer: Any, *, afresh: b
     parts = []
     for number, half in enumerate(halves):
         taught = replace(asking, facts=min(asking.facts, 1)) if number else asking
-        at = seed + number
+        at = f"{seed}/{number}/{afresh}" if afresh else seed + number
         if afresh:
-            taught, at = replace(taught, wordings=REWORDED), at + len(halves)
+            taught = replace(taught, wordings=REWORDED)
         facts = ask_facts(work.target, taught, at) if work.target and asking.facts else ()
         parts.append((*make_questions(half, asking, own, name, seed + number), *facts))
     return Split(*parts)
@@ -116,7 +117,8 @@ def carry_out(work: Work, stage: RS | ReBO) -> dict[str, Any]:
     def original() -> Any:
         return load(work.original, work.recipe.dtype)[0] if work.before else model
 
-    asked = questions(work, original, tokenizer, afresh=isinstance(stage, Drill) and stage.afresh)
+    afresh = isinstance(stage, Drill | ReBO) and stage.afresh
+    asked = questions(work, original, tokenizer, afresh=stage.method if afresh else "")
     in_thought = thoughts(work, original, tokenizer) if isinstance(stage, RS) else ()
     checkpoint = work.folder / f"{stage.method}.state.safetensors"
     trained = prepare(model, stage.lora, stage.sft.first_block if isinstance(stage, RS) else stage.rl.first_block, work)
