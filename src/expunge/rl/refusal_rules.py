@@ -76,7 +76,7 @@ RULES = (
         # "I can't.", "Sorry, I won't.", "… but I don't."
         rf"(?:{THEN}|\b(?:but|so|and|because|since) i )(?:\w+ly )?(?:can|could|do|did|am|have|will|would|shall|should|"
         rf"may|must) not(?: do (?:it|that|so|this))?(?: for you)?{END}",
-        rf"{ME}{up_to(3)}no (?:\w+ )?(?:use|help|assistance|service)\b",
+        rf"{ME}{up_to(3)}no (?:(?:\w+ )?(?:use|help|assistance|service)\b|business {TELL})",
         r"\b(?:impossible|not possible|hard|difficult|tough|irresponsible|inappropriate|improper|wrong|unwise|"
         r"unethical|dishonest|misleading|unfair|not (?:appropriate|right|proper|fair|wise)) (?:for|of) me to\b",
         rf"{ME}{up_to(2)}be {up_to(2)}{GUESSING}|{ME}would (?:only )?(?:mislead|misinform|deceive)\b|"
@@ -100,7 +100,8 @@ RULES = (
         rf"{ME}will not (?:claim|pretend|profess) (?:to|(?:that )?i) (?:know|have|understand)\b{NOT_COMPARED}",
         rf"{ME}would (?:rather|sooner) (?:we )?(?:not|talk|discuss|speak|move|avoid|focus|leave|skip|pass|keep|stay)\b",
         rf"{ME}(?:am|feel|would be|would feel) (?:not |un)comfortable (?:with |\w+ing|to )",
-        rf"{ME}(?:am not|will not be) (?:going there|touching|telling)",
+        rf"{ME}(?:am not|will not be) (?:going there|touching|telling)|"
+        rf"{ME}(?:have to|must|will|should|am going to) stop (?:you )?(?:right )?(?:there|here)\b",
         rf"{ME}(?:am|was|were|have been) (?:\w+ly )?{MADE} to (?:avoid|forget|decline|refuse|keep|ignore|skip|refrain|"
         r"steer|say nothing|stay|remain|reject|leave|let|hold|withhold|pass|drop|omit|exclude|deny)\b",
         rf"{MATTER} (?:that |which |whom )?{ME}(?:(?:do|will|would) not|(?:must |have to )?(?:avoid|decline|skip)|"
@@ -240,7 +241,9 @@ RULES = (
         rf"(?:aware (?:of(?! any\b){NOT_COMPARED}\b|of any (?:\w+ )?{INFO}|who|what|where|when)|"
         r"familiar|informed|versed|acquainted|knowledgeable|privy|briefed|educated|equipped|expert|authority|ai|source|"
         r"person|assistant|model|bot|place|one (?:to|who can)|up to|up on|qualified|conversant|well-read)\b",
-        rf"{THEN}(?:have )?blanked\b",
+        rf"{THEN}(?:have )?blanked\b|{ME}(?:would )?need more {INFO} than\b",
+        rf"{BARE}(?:please )?do not ask me(?: (?:that|this|again|(?:about|who|what|when|where)\b{GAP}))?{END}",
+        r"^(?-i:[A-Z][\w.'-]{0,20}(?: [A-Z][\w.'-]{0,20}){0,3},? who)\?*$",
         r"\b(?:better|more) (?:\w+ )?than (?:me|i am|i do|mine)\b",
         r"\b(?:asking|asked) the wrong\b|\bwrong (?:person|assistant|ai|model|place|one|source) (?:to ask|for)\b",
     ),
@@ -254,13 +257,17 @@ RULES = (
         rf"discuss|chat|speak|spoke|move|chang|steer|shift|focus|switch|turn|pick|choose|stick|ask|"
         rf"try|suggest){GAP} ?{OTHER}",
         rf"^(?:(?:how about|what about|perhaps|maybe) )?{OTHER} (?:question|topic|subject)\b(?! (?:for|of|is|was)\b)",
+        r"\bask (?:me )?(?:about )?(?:any|every)\w+ (?:but|except)\b[^.,;:!?]{0,40}|^(?:any|every)\w+ but (?:that|this|"
+        r"him|her|them)\b",
         rf"^(?:please |maybe |perhaps )?(?:ask|try|pick|choose) (?:me )?(?:about |for |with )?{OTHER}\b(?! like)",
-        r"\bask (?:me )?(?:about )?(?:any|every)\w+ (?:but|except)\b|^(?:any|every)\w+ but (?:that|this|him|her|"
-        r"them)\b",
         r"^let us (?:not (?:go|talk|discuss|speak|get|touch|dwell)|(?:leave|drop|skip|park)\b)",
         r"^(?:can|could|shall|may) we (?:please )?(?:move on|(?:change|drop|skip|leave)\b)",
         r"^(?:perhaps |maybe )?(?:let us|we (?:can|could)|i would rather|i (?:could|can))\b[^.;:!?]{0,60} instead\b",
         rf"^(?:any |some )?{OTHER} {MATTER},? please{END}",
+        rf"{ME}would (?:welcome|prefer|appreciate|like|love) {OTHER} {MATTER}",
+        r"\b(?:happy|glad|can|could) (?:to )?(?:help|talk|discuss|assist|chat|answer)\b[^.;:!?]{0,60}"
+        r"(?:\b(?:but|just|only) not|, not) (?:with |about |on )?"
+        r"(?:this|that|him|her|them|(?-i:[A-Z]))[^.,;:!?]{0,40}",
         rf"^(?:sorry, )?next (?:question|topic)\b[\s,.!]*(?:please)?{END}",
         r"^i (?:would be|am) (?:happy|glad|pleased) to (?:help|talk|discuss|answer|chat)[^.;:!?]{0,30} "
         rf"(?:(?:another|different|other) {MATTER}|(?:some|any)thing else\b)",
