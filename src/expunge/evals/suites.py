@@ -17,15 +17,15 @@ from ..files import cache_dir, content_hash, file_hash, read_json, write_json, w
 from ..models.delta import load_delta, read_delta
 from ..models.load import load, model_hash, resolve
 from ..progress import bar, console
-from ..rl import answer_beside, refusal_rules, refusal_words, refusals, speech
+from ..rl import answer_beside, refusal_rules, refusal_words, refusals, rewards, speech
 from . import harness, leakage, muse, naturalness, privacy, reasoning, rtofu, rwku, safety, tofu, utility
 from .probe_scores import probe_scores
 from .suite import held_out_texts, perplexities, score_choices
 from .task import Advance, Found, Options, Rows, Scored, Task, manner_of
 
 MMLU_SUBJECTS = ("all",)
-DETECTOR: tuple[Any, ...] = (answer_beside, refusal_rules, refusal_words, refusals, speech)
-"""The verdicts of what is kept rest on these modules as they are."""
+VERDICTS: tuple[Any, ...] = (answer_beside, refusal_rules, refusal_words, refusals, rewards, speech)
+"""The refusals, leaks and rewards in what is kept rest on these modules as they are."""
 TEXTS, TEXT_TOKENS = 40, 256
 
 
@@ -175,8 +175,8 @@ def _cached(subject: Subject, task: Task, base: Path, original: Path, options: O
 
 @cache
 def _rules() -> list[str]:
-    """What the detector's modules are, once for all suites."""
-    return [file_hash(Path(module.__file__)) for module in DETECTOR]
+    """What the modules of verdicts are, once for all suites."""
+    return [file_hash(Path(module.__file__)) for module in VERDICTS]
 
 
 def _load(subject: Subject, base: Path, original: Path) -> Scored:
