@@ -114,7 +114,7 @@ def prepare(job: Run) -> None:
     for source in r.writing.about:
         texts(source, work.material(tokenizer))
     for stage in r.unlearn:
-        check_lora(None if isinstance(stage, Misdirect) else stage.lora)
+        check_lora(None if isinstance(stage, Misdirect) else stage.lora, config)
         kind_of(stage).check(work, stage, tokenizer, config.num_hidden_layers)
     job.data = suite.read(job.target, r.evaluate, plain=plain)
     for goal in r.goals:

@@ -235,6 +235,15 @@ def test_missing_adapters_are_told_before_anything_is_taught(rule, tmp_path, mon
     assert not (tmp_path / "r" / "recipe.json").exists()
 
 
+@pytest.mark.parametrize("stage", [STEERING, BOUNDARY, {"method": "npo"}])
+def test_a_target_of_adapters_that_is_no_layer_is_told_before_anything_is_taught(rule, tmp_path, stage):
+    lora = {"rank": 2, "targets": ["q_proj", "o_prj"]}
+    recipe = load_recipe(str(rule([{**stage, "lora": lora}])))
+    with pytest.raises(UserError, match=r"lora.targets: found 'o_prj', which is no linear layer .*o_proj"):
+        pipeline.run(recipe, tmp_path / "r")
+    assert not (tmp_path / "r" / "recipe.json").exists()
+
+
 @pytest.mark.parametrize("afresh", [False, True])
 def test_a_drill_asks_what_was_steered_on_or_afresh(rule, tmp_path, monkeypatch, afresh):
     asked = []

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, nearest
 from ..strict import at_least
 
 
@@ -18,17 +18,32 @@ class LoRA:
     targets: tuple[str, ...] = ()
 
 
-def check_lora(settings: LoRA | None) -> None:
-    """Raises UserError when adapters are asked for and peft is missing."""
-    if settings:
-        _peft()
+def check_lora(settings: LoRA | None, config: Any) -> None:
+    """Raises UserError when adapters are asked for and peft is missing, or a target is no linear layer of the model
+    of this configuration."""
+    if settings is None:
+        return
+    _peft()
+    if settings.targets:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):  # shapes alone
+            model = AutoModelForCausalLM.from_config(config)
+        names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+        for target in settings.targets:
+            if not any(f".{name}".endswith(f".{target}") for name in names):
+                known = sorted({name.rpartition(".")[2] for name in names})
+                raise UserError(
+                    f"lora.targets: found {target!r}, which is no linear layer of this model; {nearest(target, known)}"
+                )
 
 
 def add_lora(model: Any, settings: LoRA, seed: int, first_block: int = 0) -> None:
     """Put adapters into the model's blocks from ``first_block`` on, in place; only they train. At first they change
     nothing.
 
-    Raises UserError when peft is missing or a target is no layer of the model."""
+    Raises UserError when peft is missing or no target is a layer of these blocks."""
     import torch
 
     peft = _peft()
