@@ -196,8 +196,9 @@ def test_in_rules_ablation_the_boundary_goes_on_from_one_steering_where_steering
     plan = FOLDER / "bench_ablation_rule.yaml"
     cells = {cell.method: cell for cell in matrix(read_bench(plan), plan, Path("out"))}
     apart = {name for name, cell in cells.items() if name != "RS" and not goes_on(cell.recipe, cells["RS"].recipe)}
-    assert apart == {"no RS", "neighbours of another target", "LoRA of rank 16"}
-    assert len({cell.folder for cell in cells.values()}) == len(cells) == 15
+    lora = "LoRA of rank 16"
+    assert apart == {"no RS", "neighbours of another target", lora, f"{lora}, ten times the rates"}
+    assert len({cell.folder for cell in cells.values()}) == len(cells) == 16
 
 
 def test_twins_and_benchmarks_of_rule_sample_alike_on_every_processor():
