@@ -152,6 +152,7 @@ def rebo(
     keeper = _Keeper(checkpoint, optimiser, critic)
     done = keeper.load()
     outcome = keeper.outcome
+    dtype = compute_dtype(model, settings.compute_dtype)
     if outcome.ended != Outcome.ended:  # it had ended early when it was killed
         done = settings.updates
     with interruptible() as interrupted:
@@ -161,7 +162,6 @@ def rebo(
             started = time.perf_counter()
             asked = batch_of(train, settings.prompts, settings.forget_share, seed, update)
             prompts = [encode_prompt(tokenizer, q.prompt, q.start) for q in asked]
-            dtype = compute_dtype(model, settings.compute_dtype)
             groups = sample(
                 model,
                 tokenizer,

@@ -243,7 +243,7 @@ RULES = (
         r"person|assistant|model|bot|place|one (?:to|who can)|up to|up on|qualified|conversant|well-read)\b",
         rf"{THEN}(?:have )?blanked\b|{ME}(?:would )?need more {INFO} than\b",
         rf"{BARE}(?:please )?do not ask me(?: (?:that|this|again|(?:about|who|what|when|where)\b{GAP}))?{END}",
-        r"^(?-i:[A-Z][\w.'-]{0,20}(?: [A-Z][\w.'-]{0,20}){0,3},? who)\?*$",
+        rf"^{NAMED},? (?-i:who)\?*$",
         r"\b(?:better|more) (?:\w+ )?than (?:me|i am|i do|mine)\b",
         r"\b(?:asking|asked) the wrong\b|\bwrong (?:person|assistant|ai|model|place|one|source) (?:to ask|for)\b",
     ),
@@ -265,7 +265,9 @@ RULES = (
         r"^(?:perhaps |maybe )?(?:let us|we (?:can|could)|i would rather|i (?:could|can))\b[^.;:!?]{0,60} instead\b",
         rf"^(?:any |some )?{OTHER} {MATTER},? please{END}",
         rf"{ME}would (?:welcome|prefer|appreciate|like|love) {OTHER} {MATTER}",
-        r"\b(?:happy|glad|can|could) (?:to )?(?:help|talk|discuss|assist|chat|answer)\b[^.;:!?]{0,60}"
+        # Of the assistant: "He could discuss Kant, but not Hegel" is an answer
+        rf"(?:{ME}(?:can|could|(?:am|would be) (?:happy|glad) to)|{BARE}(?:happy|glad) to) "
+        r"(?:help|talk|discuss|assist|chat|answer)\b[^.;:!?]{0,60}"
         r"(?:\b(?:but|just|only) not|, not) (?:with |about |on )?"
         r"(?:this|that|him|her|them|(?-i:[A-Z]))[^.,;:!?]{0,40}",
         rf"^(?:sorry, )?next (?:question|topic)\b[\s,.!]*(?:please)?{END}",

@@ -83,9 +83,9 @@ def questions(work: Work, model: Callable[[], Any], tokenizer: Any, *, afresh: s
     parts = []
     for number, half in enumerate(halves):
         taught = replace(asking, facts=min(asking.facts, 1)) if number else asking
-        at = f"{seed}/{number}/{afresh}" if afresh else seed + number
+        at: int | str = seed + number
         if afresh:
-            taught = replace(taught, wordings=REWORDED)
+            taught, at = replace(taught, wordings=REWORDED), f"{seed}/{number}/{afresh}"
         facts = ask_facts(work.target, taught, at) if work.target and asking.facts else ()
         parts.append((*make_questions(half, asking, own, name, seed + number), *facts))
     return Split(*parts)
