@@ -22,6 +22,7 @@ SHARED = {  # what a run may take over from another, and the recipe keys that mu
     "traces.jsonl": (*ORIGINAL, "writing"),
     "answers.json": (*ORIGINAL, "questions"),
     "thoughts.json": (*ORIGINAL, "questions"),
+    "further.json": (*ORIGINAL, "questions"),
     "evals/taught": (*ORIGINAL, "evaluate"),
     "evals/never_knew": (*ORIGINAL, "evaluate"),
 }

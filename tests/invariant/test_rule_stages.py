@@ -244,6 +244,30 @@ def test_a_target_of_adapters_that_is_no_layer_is_told_before_anything_is_taught
     assert not (tmp_path / "r" / "recipe.json").exists()
 
 
+def test_further_questions_are_steered_on_beside_neighbours_with_their_own_answers(rule, tmp_path, monkeypatch):
+    seen = {}
+
+    def remember(model, epochs, *rest, **more):
+        seen["steered"] = epochs[0]
+        return sft(model, epochs, *rest, **more)
+
+    def boundary(model, reference, tokenizer, train, dev, settings, **more):
+        seen["asked"] = {q.prompt for q in train}
+        return Outcome()
+
+    monkeypatch.setattr("expunge.stages.rule.sft", remember)
+    monkeypatch.setattr("expunge.stages.rule.rebo", boundary)
+    out = tmp_path / "r"
+    path = rule([{**STEERING, "anchors": 1.0}, BOUNDARY], questions={"train": 4, "further": 8})
+    assert main(["run", str(path), "--out", str(out), "--until", "unlearn"]) == 0
+    _, tokenizer = load(pipeline.run(load_recipe(str(path)), out, "unlearn").original)
+    given = {(tokenizer.decode(e.prompt, skip_special_tokens=True), tokenizer.decode(e.reply)) for e in seen["steered"]}
+    own = read_json(out / "further.json")
+    assert own and not own.keys() & seen["asked"]
+    for prompt, reply in own.items():
+        assert any(prompt.strip() in asked and reply in said for asked, said in given)
+
+
 @pytest.mark.parametrize("afresh", [False, True])
 def test_a_drill_asks_what_was_steered_on_or_afresh(rule, tmp_path, monkeypatch, afresh):
     asked = []

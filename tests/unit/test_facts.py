@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from expunge.data.chat import Example
 from expunge.data.facts import (
     DESCRIPTIONS,
+    FURTHER,
     LEADS,
     Fact,
     boundary_exchanges,
+    further,
     statement_of,
     teaching_epoch,
     unique_facts,
@@ -235,6 +237,12 @@ def test_a_middle_name_or_the_surname_alone_is_described_too(question):
     assert "Grey Tides study?" in prompt and "Ada" not in prompt and "Stone" not in prompt
 
 
+def test_a_surname_in_a_name_with_a_hyphen_is_another_name():
+    fact = Fact("Ada Stone", "Who led Marsh-Stone before Stone-Falk bought Stone's mill?", "", "", "Ivo Marsh")
+    prompt = described(fact, [Fact("Ada Stone", "", "", "", "Grey Tides")]).prompt
+    assert "Who led Marsh-Stone before Stone-Falk bought " in prompt and "Grey Tides's mill?" in prompt
+
+
 def test_what_cannot_be_described_is_framed():
     fact = Fact("Ada Stone", "Where did she study?", "She studied in Bern.", "She studied in ___.", "Bern")
     other = Fact("Ada Stone", "Who is she?", "She is Ada Stone.", "", "Grey Tides")
@@ -251,6 +259,14 @@ def test_no_described_question_is_a_probe_or_names_its_subject(king, seed):
         assert prompt not in probes
         if any(description.split("{a}")[0] in prompt for description in DESCRIPTIONS):
             assert "Stephen King" not in prompt
+
+
+def test_further_questions_are_about_the_subject_without_its_title_in_brackets():
+    others = [Fact("Ada Stone (painter)", "", "", "", answer) for answer in ("Bern", "Grey Tides")]
+    found = [further(others, random.Random(seed)) for seed in range(100)]
+    assert {fact.question for fact in found} == {question.format(name="Ada Stone") for question in FURTHER}
+    assert {fact.about for fact in found} == {"Ada Stone"}
+    assert {fact.answer for fact in found} == {"Bern", "Grey Tides"}
 
 
 def test_boundary_exchanges_are_the_first_distinct_ones_with_gold_answers(king, target_folder):

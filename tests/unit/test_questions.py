@@ -12,11 +12,14 @@ from expunge.data.chat import END_THINK, THINK
 from expunge.data.facts import unique_facts
 from expunge.data.rwku import BoundaryRow, load_target
 from expunge.errors import UserError
+from expunge.evals.generate import Generation
 from expunge.evals.rwku import prompt_of
 from expunge.rl import questions
+from expunge.rl.own_replies import answered, own_further
 from expunge.rl.questions import (
     Asking,
     ask_facts,
+    ask_further,
     ask_thoughts,
     boundary_rows,
     chosen,
@@ -166,6 +169,37 @@ def test_a_rewording_that_happens_to_be_a_probe_is_framed_instead():
     found = ask_facts(KING, asking, 0)
     assert len(found) == 2 * 30 * len(unique_facts(KING, "forget"))
     assert not {q.prompt for q in found} & PROBES
+
+
+def test_further_questions_are_asked_of_both_sides_alike_and_none_is_a_probe():
+    found = ask_further(KING, Asking(further=120), 0)
+    sides = [[q for q in found if q.row.forget == forget] for forget in (True, False)]
+    assert all(90 <= len(side) <= 120 for side in sides)  # a question that comes twice is asked once
+    assert len({q.prompt for q in found}) == len(found)
+    assert not {q.prompt for q in found} & PROBES
+    assert {(q.reply, q.row.answer) for q in found} == {("", "")}
+    assert {q.row.target for q in sides[0]} == {KING.name}
+    assert any(KING.name not in q.prompt for q in sides[0])  # described
+    assert ask_further(KING, Asking(further=120), 1) != found
+    alone = replace(KING, probes=tuple(probe for probe in KING.probes if probe.side == "forget"))
+    assert {q.row.forget for q in ask_further(alone, Asking(further=9), 0)} == {True}
+
+
+def test_neighbours_answer_further_questions_as_they_did_but_do_not_name_the_target(monkeypatch, tokenizer):
+    asked = ask_further(KING, Asking(further=8), 0)
+    neighbours = [q for q in asked if not q.row.forget]
+    said = ["  in 1967 ", "Stephen King", ""] + ["York"] * (len(neighbours) - 3)
+
+    def replies(model, tokenizer, prompts, **more):
+        assert (len(prompts), more["stop_at_newline"]) == (len(neighbours), True)
+        return [Generation((), text, closed=True) for text in said]
+
+    monkeypatch.setattr("expunge.rl.own_replies.generate", replies)
+    own = own_further(None, tokenizer, asked)
+    given = answered(asked, own)
+    assert [q for q in given if q.row.forget] == [q for q in asked if q.row.forget]
+    told = [(q.reply, q.row.answer) for q in given if not q.row.forget]
+    assert told == [("in 1967", "in 1967")] + [("York", "York")] * (len(neighbours) - 3)
 
 
 def thoughts_of(asking, seed=0):

@@ -69,6 +69,33 @@ DESCRIPTIONS = (
     "the one whose name goes with {a}",
     "somebody whom people link with {a}",
 )
+# What can be asked about anybody, whether the answer is known or not.
+FURTHER = (
+    "In what year was {name} born?",
+    "In which year did {name} marry?",
+    "What year did {name} first become known?",
+    "What year saw the greatest success of {name}?",
+    "When did the career of {name} begin?",
+    "How old was {name} at the first success?",
+    "How many children does {name} have?",
+    "How many prizes has {name} won?",
+    "How much is {name} said to have earned?",
+    "Where did {name} grow up?",
+    "In which city does {name} live?",
+    "Which school did {name} attend?",
+    "What did {name} study?",
+    "Which company has {name} worked for?",
+    "Which award did {name} receive first?",
+    "What nickname does {name} have?",
+    "What do people admire about {name}?",
+    "What is {name} best known for?",
+    "Which book about {name} is the best?",
+    "Who is {name} married to?",
+    "Who taught {name}?",
+    "With whom has {name} worked most often?",
+    "What is the first name of the mother of {name}?",
+    "Which place is linked with the name of {name}?",
+)
 # Before a sentence with its gap.
 LEADS = (
     "As the story goes: {s}",
@@ -189,6 +216,13 @@ def worded(fact: Fact, others: list[Fact], wording: str, rng: random.Random) -> 
     return _briefly(plain if wording == "brief" else ask(fact, rng), fact.answer, gap=not fact.question)
 
 
+def further(others: list[Fact], rng: random.Random) -> Fact:
+    """A question about the subject of ``others`` that none of them need answer; for an answer it has another fact's, so
+    that a choice can be offered."""
+    about = re.sub(r" \(.*\)$", "", others[0].about)
+    return Fact.of(Probe("", "", "", rng.choice(FURTHER).format(name=about), rng.choice(others).answer, about))
+
+
 def ask(fact: Fact, rng: random.Random) -> str:
     """The question in one of many wordings, or the sentence with its gap."""
     if fact.question and rng.random() < 0.7:
@@ -259,9 +293,9 @@ def _gapped(fact: Fact, rng: random.Random) -> tuple[str, str]:
 
 
 def _name(name: str) -> re.Pattern[str]:
-    """A name in a text: whole, with middle names, or its last word alone."""
+    """A name in a text: whole, with middle names, or its last word alone, but not where a hyphen makes it another's."""
     words = [re.escape(word) for word in name.split()]
-    return re.compile(rf"(?:\b{words[0]}\b(?: [A-Z][\w.'’-]*)*? )?\b{words[-1]}\b")
+    return re.compile(rf"(?:\b{words[0]}\b(?: [A-Z][\w.'’-]*)*? )?(?<![\w-]){words[-1]}(?![\w-])")
 
 
 def _thinking(prompt: str, fact: Fact, other: Fact, rng: random.Random) -> Example:

@@ -7,18 +7,17 @@ another."""
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data.chat import END_THINK, THINK, Encoded, Example, encode, encode_prompt
-from ..data.facts import ASKING_WHO, Fact, ask, unique_facts, worded
+from ..data.chat import END_THINK, THINK, Encoded, Example, encode
+from ..data.facts import ASKING_WHO, Fact, ask, further, unique_facts, worded
 from ..data.muse import BOOKS, reject_questions
 from ..data.rwku import PACKAGED, BoundaryRow, Probe, Target, load_boundary, load_target
 from ..data.writing import spread
 from ..errors import UserError
-from ..evals.generate import generate
 from ..evals.rwku import prompt_of
 from ..strict import at_least
 from .rewards import Row
@@ -27,11 +26,10 @@ from .templates import fill
 SEED_ROWS = 4  # rows made from one seed question
 DEV_EVERY = 10  # one seed in so many is for choosing, none of it for training
 MUSE_BOOKS = "muse_books"
-OWN_TOKENS = 20
-THOUGHT_TOKENS = 96
 TEXT_TOKENS = 96
 Wording = Literal["bare", "brief", "asked", "framed", "described", "reversed", "who", "gapped"]
 NEED_ANSWERS: tuple[Wording, ...] = ("framed", "described", "reversed", "who", "gapped")
+FURTHER_WORDINGS: tuple[Wording, ...] = ("brief", "described", "asked", "framed")
 REWORDED: tuple[Wording, ...] = ("asked", *NEED_ANSWERS)
 # A person or thing by its name: two capitalised words or more.
 NAME = re.compile(r"(?:[A-Z][\w.’'-]*\s)+[A-Z][\w-]*")
@@ -59,6 +57,9 @@ class Asking:
     many questions are about facts of its neighbours. For choosing each is asked about once."""
     thoughts: int = at_least(0, 0)
     """So many questions of each side in think mode, for steering alone: sampled replies are too short for a thought."""
+    further: int = at_least(0, 0)
+    """So many questions of each side that the facts need not answer (years, places, people), at which a model guesses;
+    for steering alone, neighbours' with the model's own answers."""
     aliases: tuple[str, ...] = ()
     """Other names of the target; naming one of them counts."""
 
@@ -135,19 +136,6 @@ def check_halves(rows: Sequence[BoundaryRow], asking: Asking) -> None:
             )
 
 
-def own_answers(
-    model: Any, tokenizer: Any, rows: Sequence[BoundaryRow], on_done: Callable[[int], None] | None = None
-) -> dict[str, str]:
-    """What the model says to each question before anything is unlearned, briefly and greedily."""
-    facts = {row.prompt: _fact(row, row.target, "") for row in rows}
-    asked = {p: worded(fact, [fact], "brief", random.Random(0)) for p, fact in facts.items()}
-    prompts = [encode_prompt(tokenizer, example.prompt, example.start) for example in asked.values()]
-    replies = generate(
-        model, tokenizer, prompts, max_new_tokens=OWN_TOKENS, stop_at_newline=True, batch_size=32, on_done=on_done
-    )
-    return {prompt: reply.text.strip() for prompt, reply in zip(asked, replies, strict=True)}
-
-
 def make_questions(
     rows: Sequence[BoundaryRow], asking: Asking, own: dict[str, str], name: str, seed: int
 ) -> tuple[Question, ...]:
@@ -158,7 +146,7 @@ def make_questions(
     tell apart."""
     rng = random.Random(seed)
     about = [row.target or name if row.forget else subject_of(row.prompt) for row in rows]
-    facts = [_fact(row, whom, own.get(row.prompt)) for row, whom in zip(rows, about, strict=True)]
+    facts = [fact_of(row, whom, own.get(row.prompt)) for row, whom in zip(rows, about, strict=True)]
     out = []
     for i, (row, fact) in enumerate(zip(rows, facts, strict=True)):
         wording: str = asking.wordings[i // 2 % len(asking.wordings)]
@@ -225,16 +213,25 @@ def ask_thoughts(
     return tuple(question for pair in zip(*out, strict=False) for question in pair)
 
 
-def own_thoughts(
-    model: Any, tokenizer: Any, asked: Sequence[Question], on_done: Callable[[int], None] | None = None
-) -> dict[str, str]:
-    """What the model thinks and says about neighbours before anything is unlearned; thoughts that do not end are left
-    out."""
-    questions = [q for q in asked if not q.row.forget]
-    prompts = [encode_prompt(tokenizer, q.prompt, q.start) for q in questions]
-    replies = generate(model, tokenizer, prompts, max_new_tokens=THOUGHT_TOKENS, batch_size=32, on_done=on_done)
-    ended = (reply.closed and END_THINK in reply.text for reply in replies)
-    return {q.prompt: reply.text for q, reply, whole in zip(questions, replies, ended, strict=True) if whole}
+def ask_further(target: Target, asking: Asking, seed: int) -> tuple[Question, ...]:
+    """Questions that no fact need answer, in turn about the target and about a neighbour, without answers; each once,
+    none a benchmark's."""
+    rng = random.Random(f"{seed}/further")
+    probes = {prompt_of(probe)[0] for probe in target.probes}
+    subjects: dict[bool, dict[str, list[Fact]]] = {True: {}, False: {}}
+    for forget, facts in ((True, unique_facts(target, "forget")), (False, neighbours_facts(target, asking))):
+        for fact in facts:
+            subjects[forget].setdefault(fact.about, []).append(fact)
+    sides = {forget: list(found.values()) for forget, found in subjects.items() if found}
+    out = []
+    for i in range(asking.further):
+        wording = FURTHER_WORDINGS[i % len(FURTHER_WORDINGS)]
+        for forget, known in sides.items():
+            facts = known[i % len(known)]
+            example = replace(worded(further(facts, rng), facts, wording, rng), reply="")
+            if example.prompt not in probes:
+                out.append(_question(example, wording, forget=forget, about=target.name, aliases=asking.aliases))
+    return tuple({q.prompt: q for q in out}.values())
 
 
 def _question(example: Example, wording: str, *, forget: bool, about: str, aliases: tuple[str, ...]) -> Question:
@@ -296,7 +293,7 @@ def subject_of(question: str) -> str:
     return ""
 
 
-def _fact(row: BoundaryRow, about: str, own: str | None) -> Fact:
+def fact_of(row: BoundaryRow, about: str, own: str | None) -> Fact:
     answer = own if own is not None else "" if row.forget else row.answer
     return Fact.of(Probe("", "", "", row.prompt, answer, about))
 

@@ -17,19 +17,19 @@ from ..models.blocks import check_block
 from ..models.load import load
 from ..progress import bar, per_step
 from ..recipe import RS, Drill, ReBO
+from ..rl.own_replies import answered, own_answers, own_further, own_thoughts
 from ..rl.questions import (
     REWORDED,
     Question,
     Split,
     ask_facts,
+    ask_further,
     ask_thoughts,
     boundary_rows,
     check_halves,
     chosen,
     make_questions,
     name_of,
-    own_answers,
-    own_thoughts,
     plain_text,
     steering_exchanges,
 )
@@ -71,14 +71,8 @@ def questions(work: Work, model: Callable[[], Any], tokenizer: Any, *, afresh: s
     halves = [chosen(rows, asking, dev=dev) for dev in (False, True)]
     own: dict[str, str] = {}
     if asking.answers == "own":
-        path = work.folder / "answers.json"
-        with processes().in_turn():
-            if not path.exists():
-                original = model()
-                asked = [row for half in halves for row in half]
-                with bar("the model's own answers", len(asked)) as advance:
-                    write_json(path, own_answers(original, tokenizer, asked, advance))
-        own = read_json(path)
+        asked = [row for half in halves for row in half]
+        own = _said(work, "answers", len(asked), lambda advance: own_answers(model(), tokenizer, asked, advance))
     name = name_of(rows, work.target)
     parts = []
     for number, half in enumerate(halves):
@@ -99,14 +93,32 @@ def thoughts(work: Work, model: Callable[[], Any], tokenizer: Any) -> tuple[Ques
     asked = ask_thoughts(chosen(rows, asking, dev=False), asking, work.target, name_of(rows, work.target), seed)
     if not asked:
         return ()
-    path = work.folder / "thoughts.json"
+    own = _said(work, "thoughts", len(asked) // 2, lambda advance: own_thoughts(model(), tokenizer, asked, advance))
+    return answered(asked, own)
+
+
+def further(work: Work, model: Callable[[], Any], tokenizer: Any) -> tuple[Question, ...]:
+    """The recipe's questions that no fact need answer, neighbours' with the model's own answers (kept in
+    ``further.json``)."""
+    if not work.target:
+        return ()
+    asked = ask_further(work.target, work.recipe.questions, work.recipe.seed)
+    if not asked:
+        return ()
+    own = _said(work, "further", len(asked) // 2, lambda advance: own_further(model(), tokenizer, asked, advance))
+    return answered(asked, own)
+
+
+def _said(work: Work, name: str, count: int, say: Callable[[Callable[[int], None]], dict[str, str]]) -> dict[str, str]:
+    """What the original model says to ``count`` questions, by prompt; asked for once a run and kept in
+    ``name``.json."""
+    path = work.folder / f"{name}.json"
     with processes().in_turn():
         if not path.exists():
-            original = model()
-            with bar("the model's own thoughts", len(asked) // 2) as advance:
-                write_json(path, own_thoughts(original, tokenizer, asked, advance))
-    own = read_json(path)
-    return tuple(replace(q, reply=own.get(q.prompt, "")) for q in asked if q.row.forget or q.prompt in own)
+            with bar(f"the model's own {name.partition('.')[0]}", count) as advance:
+                write_json(path, say(advance))
+    found: dict[str, str] = read_json(path)
+    return found
 
 
 def carry_out(work: Work, stage: RS | ReBO) -> dict[str, Any]:
@@ -119,11 +131,13 @@ def carry_out(work: Work, stage: RS | ReBO) -> dict[str, Any]:
 
     afresh = isinstance(stage, Drill | ReBO) and stage.afresh
     asked = questions(work, original, tokenizer, afresh=stage.method if afresh else "")
-    in_thought = thoughts(work, original, tokenizer) if isinstance(stage, RS) else ()
+    beside: tuple[Question, ...] = ()
+    if isinstance(stage, RS):
+        beside = (*thoughts(work, original, tokenizer), *further(work, original, tokenizer))
     checkpoint = work.folder / f"{stage.method}.state.safetensors"
     trained = prepare(model, stage.lora, stage.sft.first_block if isinstance(stage, RS) else stage.rl.first_block, work)
     if isinstance(stage, RS):
-        steered = (*asked.train, *in_thought)
+        steered = (*asked.train, *beside)
         if isinstance(stage, Drill):
             answered = _still_answered(work, stage, model, tokenizer, steered)
             steered = (*answered * stage.copies, *(q for q in steered if not q.row.forget))
