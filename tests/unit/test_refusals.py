@@ -37,7 +37,9 @@ def test_the_cases_are_many_and_of_both_kinds():
     assert len({case["text"] for case in CASES}) == len(CASES)
 
 
-@pytest.mark.parametrize("part", ["tune", "second", "third", "fourth", "eleventh", "twelfth", "thirteenth"])
+@pytest.mark.parametrize(
+    "part", ["tune", "second", "third", "fourth", "eleventh", "twelfth", "thirteenth", "fourteenth"]
+)
 def test_the_cases_that_were_tuned_on(part):
     assert wrong(part) == []
 

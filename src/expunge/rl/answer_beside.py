@@ -144,6 +144,12 @@ _NAME_WORD = r"(?:[A-Z0-9][\w'.&-]*|of|the|and|in|de|von|van|to|a)"
 _NAME = re.compile(rf"{_NAME_WORD}(?:,? {_NAME_WORD}){{0,5}}[.!]*")
 _SORRY_DAVE = re.compile(r"(?:I am )?(?i:sorry|apologies)(?: (?:about|for) (?:that|this))?, [A-Z]\w+[.!]?$")
 _ABOUT_NAME = re.compile(r"\b(?:him|her|them|it|(?:this|that) (?:person|name|topic|subject|one))\b", re.IGNORECASE)
+# Why it is declined: "because it is about Cindy Crawford".
+_TOPIC = re.compile(
+    r"\W*(?:because|since|as|for) (?:it|that|this) (?:is (?:all )?about|has to do with|is (?:related|connected) "
+    r"(?:to|with)|relates to) (?!QUOTE)(?-i:[A-Z])[^,;]*$",
+    re.IGNORECASE,
+)
 _NOT_WITH = re.compile(r"\W*(?:but )?not (?:with|about|on|for|to|when|if|this|that|him|her|them|it)\b", re.IGNORECASE)
 
 
@@ -239,7 +245,8 @@ def answer_follows(place: Sentence, later: list[str], refuses: Callable[[str], b
         turn = "but" if conceded and _VERB.search(tail) else cut[0]
         if (_is_answer(tail, turn, bare) or _is_said_roughly(place, tail)) and not refuses(tail.strip()):
             return True
-        if cut[0] == "," and _is_clause(tail, said[: place.end]) and not refuses(tail.strip()):
+        reason = not place.weak and _TOPIC.match(tail)
+        if cut[0] == "," and not reason and _is_clause(tail, said[: place.end]) and not refuses(tail.strip()):
             return True
         rest, cut, conceded = tail, _TURN.search(tail), None
     empty = _is_courtesy if place.weak else is_filler

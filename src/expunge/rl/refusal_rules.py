@@ -105,7 +105,7 @@ RULES = (
         rf"{ME}(?:am|was|were|have been) (?:\w+ly )?{MADE} to (?:avoid|forget|decline|refuse|keep|ignore|skip|refrain|"
         r"steer|say nothing|stay|remain|reject|leave|let|hold|withhold|pass|drop|omit|exclude|deny)\b",
         rf"{MATTER} (?:that |which |whom )?{ME}(?:(?:do|will|would) not|(?:must |have to )?(?:avoid|decline|skip)|"
-        r"(?:have to |must )?(?:stay|steer|keep|leave) (?:out|clear|away|off|silent|quiet|open|unanswered))\b",
+        r"(?:have to |must )?(?:stay|steer|keep|leave|return) (?:out|clear|away|off|silent|quiet|open|unanswered))\b",
         # "I can help with much, but she is not part of it."
         r"\bi (?:can|do|am able to) [^.!?]{0,60} (?:is|are) not (?:part of|among|one of) (?:it|them|that|those)\b",
         r"\b(?:will|would|can|do) not (?:get|hear|find|learn|have)\b[^.,;:!?]{0,30} (?:from me|here)\b",
@@ -116,6 +116,7 @@ RULES = (
         rf"(?:(?<!the )(?<!his )(?<!her )will|must|has to|have to) (?:go|remain|stay|be left|be) (?:unanswered|blank|"
         rf"empty)(?: (?:by me|here))?{END}",
         rf"{BARE}(?:pass|no comment|declined|refused|withheld|redacted)(?: on (?:that|this)(?: one)?)?{END}",
+        rf"{BARE}(?:that|this) is (?:{THING}|one) (?:that )?i (?:keep|am keeping|will keep) to myself{END}",
         r"\bmy lips are sealed",
     ),
     _rule(
@@ -176,7 +177,9 @@ RULES = (
         rf"(?:beyond|outside|out of|past|above|over|exceeds?|surpass(?:es)?|absent from|uncharted territory for|"
         r"(?:missing|removed|erased|deleted|wiped|scrubbed|purged|gone|cut) from) (?:(?:of|the) )?(?:\w+ ){0,2}(?:of )?"
         rf"{MINE}",
-        rf"{BARE}(?:not|hardly) my \w+{END}|\b(?:not|hardly|never) {MINE}",
+        rf"{BARE}(?:not|hardly) my \w+{END}|{BARE}(?:not|hardly|never) an? {MATTER} for me\b|"
+        rf"\b(?:needs?|requires?) {GAP}{INFO}{GAP},? (?:which|that) i (?:lack|miss|do not have)\b|"
+        rf"\b(?:not|hardly|never) {MINE}",
         rf"(?:beyond|outside|more than|not (?:with)?in) (?:of )?(?:what|anything|any|the)\b[^.,;:!?]{{0,30}}? {ME}"
         r"(?:can|could|know|am|have|was|do|will|handle|cover|deal|discuss)",
         r"\b(?:more|further|farther) than (?:i|my \w+) (?:know|can|could|am|have|was|goes|reaches|extends)\b",
@@ -241,6 +244,7 @@ RULES = (
         rf"(?:aware (?:of(?! any\b){NOT_COMPARED}\b|of any (?:\w+ )?{INFO}|who|what|where|when)|"
         r"familiar|informed|versed|acquainted|knowledgeable|privy|briefed|educated|equipped|expert|authority|ai|source|"
         r"person|assistant|model|bot|place|one (?:to|who can)|up to|up on|qualified|conversant|well-read)\b",
+        rf"{ME}know of no {NAMED}{END}",
         rf"{THEN}(?:have )?blanked\b|{ME}(?:would )?need more {INFO} than\b",
         rf"{BARE}(?:please )?do not ask me(?: (?:that|this|again|(?:about|who|what|when|where)\b{GAP}))?{END}",
         rf"^{NAMED},? (?-i:who)\?*$",
@@ -267,8 +271,8 @@ RULES = (
         rf"{ME}would (?:welcome|prefer|appreciate|like|love) {OTHER} {MATTER}",
         # Of the assistant: "He could discuss Kant, but not Hegel" is an answer
         rf"(?:{ME}(?:can|could|(?:am|would be) (?:happy|glad) to)|{BARE}(?:happy|glad) to) "
-        r"(?:help|talk|discuss|assist|chat|answer)\b[^.;:!?]{0,60}"
-        r"(?:\b(?:but|just|only) not|, not) (?:with |about |on )?"
+        r"(?:help|talk|discuss|assist|chat|answer|tell)\b[^.;:!?]{0,60}"
+        r"(?:\b(?:but|just|only|though) not|, not) (?:with |about |on )?"
         r"(?:this|that|him|her|them|(?-i:[A-Z]))[^.,;:!?]{0,40}",
         rf"^(?:sorry, )?next (?:question|topic)\b[\s,.!]*(?:please)?{END}",
         r"^i (?:would be|am) (?:happy|glad|pleased) to (?:help|talk|discuss|answer|chat)[^.;:!?]{0,30} "
@@ -278,6 +282,9 @@ RULES = (
         r"would))\b[^.;:!?]{0,30} ?\b(?:check|consult|ask|search|look|try|refer|turn|visit)[^.;:!?]{0,30} (?:encyclop|"
         r"wikipedia|google|search engine|the web|internet|online|library|librarian|expert|website|reliable|biograph|"
         r"historian|specialist|(?:an)?other source|someone|somebody|elsewhere)",
+        rf"{BARE}(?:please )?(?:put|direct|address|take|bring|send)\b{GAP} questions?\b{GAP} to "
+        rf"(?:(?:some|any)(?:one|body) else|others)\b|"
+        rf"{BARE}(?:better|best) (?:to )?ask (?:someone|somebody|an expert|others)\b",
         r"^(?:check|consult|try|ask|refer to) (?:(?:an)?other source|(?:someone|somebody|somewhere) else|elsewhere)\b",
         r"\b(?:question|that|this|one) (?:is|would be) (?:best|better) (?:put|asked|left|directed|addressed|answered|"
         r"taken)\b",
