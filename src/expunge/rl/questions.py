@@ -58,8 +58,8 @@ class Asking:
     thoughts: int = at_least(0, 0)
     """So many questions of each side in think mode, for steering alone: sampled replies are too short for a thought."""
     further: int = at_least(0, 0)
-    """So many questions of each side that the facts need not answer (years, places, people), at which a model guesses;
-    for steering alone, neighbours' with the model's own answers."""
+    """So many questions about the target, and as many about neighbours, that no fact need answer (years, places) and a
+    model guesses at; for steering alone, neighbours' with the model's own answers."""
     aliases: tuple[str, ...] = ()
     """Other names of the target; naming one of them counts."""
 

@@ -72,7 +72,7 @@ def questions(work: Work, model: Callable[[], Any], tokenizer: Any, *, afresh: s
     own: dict[str, str] = {}
     if asking.answers == "own":
         asked = [row for half in halves for row in half]
-        own = _said(work, "answers", len(asked), lambda advance: own_answers(model(), tokenizer, asked, advance))
+        own = _said(work, "answers", len(asked), model, partial(own_answers, tokenizer=tokenizer, rows=asked))
     name = name_of(rows, work.target)
     parts = []
     for number, half in enumerate(halves):
@@ -93,7 +93,7 @@ def thoughts(work: Work, model: Callable[[], Any], tokenizer: Any) -> tuple[Ques
     asked = ask_thoughts(chosen(rows, asking, dev=False), asking, work.target, name_of(rows, work.target), seed)
     if not asked:
         return ()
-    own = _said(work, "thoughts", len(asked) // 2, lambda advance: own_thoughts(model(), tokenizer, asked, advance))
+    own = _said(work, "thoughts", len(asked) // 2, model, partial(own_thoughts, tokenizer=tokenizer, asked=asked))
     return answered(asked, own)
 
 
@@ -105,18 +105,21 @@ def further(work: Work, model: Callable[[], Any], tokenizer: Any) -> tuple[Quest
     asked = ask_further(work.target, work.recipe.questions, work.recipe.seed)
     if not asked:
         return ()
-    own = _said(work, "further", len(asked) // 2, lambda advance: own_further(model(), tokenizer, asked, advance))
+    own = _said(work, "further", len(asked) // 2, model, partial(own_further, tokenizer=tokenizer, asked=asked))
     return answered(asked, own)
 
 
-def _said(work: Work, name: str, count: int, say: Callable[[Callable[[int], None]], dict[str, str]]) -> dict[str, str]:
-    """What the original model says to ``count`` questions, by prompt; asked for once a run and kept in
-    ``name``.json."""
+def _said(
+    work: Work, name: str, count: int, model: Callable[[], Any], say: Callable[..., dict[str, str]]
+) -> dict[str, str]:
+    """What the original model says to ``count`` questions, by prompt; asked for once a run, and kept in a file of that
+    ``name``."""
     path = work.folder / f"{name}.json"
     with processes().in_turn():
         if not path.exists():
-            with bar(f"the model's own {name.partition('.')[0]}", count) as advance:
-                write_json(path, say(advance))
+            original = model()
+            with bar(f"the model's own {name}", count) as advance:
+                write_json(path, say(original, on_done=advance))
     found: dict[str, str] = read_json(path)
     return found
 
