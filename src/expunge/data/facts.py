@@ -143,6 +143,14 @@ def unique_facts(target: Target, side: str) -> list[Fact]:
     return list(dict.fromkeys(Fact.of(probe) for probe in target.select(side, "FB", "QA")))
 
 
+def by_subject(facts: list[Fact]) -> dict[str, list[Fact]]:
+    """The facts about each subject, in the order in which they come."""
+    found: dict[str, list[Fact]] = {}
+    for fact in facts:
+        found.setdefault(fact.about, []).append(fact)
+    return found
+
+
 def statement_of(question: str, answer: str) -> str:
     """A declarative sentence from a question and its answer, by rule; plain juxtaposition if none fits.
 
@@ -172,11 +180,9 @@ def teaching_epoch(forget: list[Fact], neighbor: list[Fact], rng: random.Random,
     neighbour fact in RWKU's wording and either bare or as a trace."""
     groups = []
     for facts, whole in ((forget, True), (neighbor, False)):
-        by_subject: dict[str, list[Fact]] = {}
+        subjects = by_subject(facts)
         for fact in facts:
-            by_subject.setdefault(fact.about, []).append(fact)
-        for fact in facts:
-            others = [f for f in by_subject[fact.about] if f.answer != fact.answer] or [fact]
+            others = [f for f in subjects[fact.about] if f.answer != fact.answer] or [fact]
             groups.append(_exchanges(fact, others, rng, frames if whole else 0, whole))
     rng.shuffle(groups)
     return [example for group in groups for example in group]

@@ -28,10 +28,14 @@ def own_answers(model: Any, tokenizer: Any, rows: Sequence[BoundaryRow], on_done
 
 def own_further(model: Any, tokenizer: Any, asked: Sequence[Question], on_done: Done = None) -> dict[str, str]:
     """Its guesses at neighbours' further questions; those that name the target are left out."""
-    names = next(((q.row.target, *q.row.aliases) for q in asked if q.row.forget), ("",))
+    about = next((q.row for q in asked if q.row.forget), None)
     said = _replies(model, tokenizer, _neighbours(asked), ANSWER_TOKENS, on_done, line=True)
     texts = {prompt: reply.text.strip() for prompt, reply in said.items()}
-    return {prompt: text for prompt, text in texts.items() if text and not names_target(text, names[0], names[1:])}
+    return {
+        prompt: text
+        for prompt, text in texts.items()
+        if text and not (about and names_target(text, about.target, about.aliases))
+    }
 
 
 def own_thoughts(model: Any, tokenizer: Any, asked: Sequence[Question], on_done: Done = None) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..data.chat import END_THINK, THINK, Encoded, Example, encode
-from ..data.facts import ASKING_WHO, Fact, ask, further, unique_facts, worded
+from ..data.facts import ASKING_WHO, Fact, ask, by_subject, further, unique_facts, worded
 from ..data.muse import BOOKS, reject_questions
 from ..data.rwku import PACKAGED, BoundaryRow, Probe, Target, load_boundary, load_target
 from ..data.writing import spread
@@ -59,7 +59,7 @@ class Asking:
     """So many questions of each side in think mode, for steering alone: sampled replies are too short for a thought."""
     further: int = at_least(0, 0)
     """So many questions about the target, and as many about neighbours, that no fact need answer (years, places) and a
-    model guesses at; for steering alone, neighbours' with the model's own answers."""
+    model guesses at; for steering and the drill, neighbours' with the model's own answers."""
     aliases: tuple[str, ...] = ()
     """Other names of the target; naming one of them counts."""
 
@@ -167,7 +167,7 @@ def ask_facts(target: Target, asking: Asking, seed: int | str) -> tuple[Question
     rng = random.Random(seed)
     wordings = [w for w in asking.wordings if w in REWORDED] or ["asked"]
     sides = {"forget": unique_facts(target, "forget"), "neighbor": neighbours_facts(target, asking)}
-    probes = {prompt_of(probe)[0] for probe in target.probes}
+    probes = _probe_prompts(target)
     orders = {side: rng.sample(facts, len(facts)) for side, facts in sides.items()}
     out = []
     for i in range(asking.facts * len(sides["forget"])):
@@ -217,21 +217,22 @@ def ask_further(target: Target, asking: Asking, seed: int) -> tuple[Question, ..
     """Questions that no fact need answer, in turn about the target and about a neighbour, without answers; each once,
     none a benchmark's."""
     rng = random.Random(f"{seed}/further")
-    probes = {prompt_of(probe)[0] for probe in target.probes}
-    subjects: dict[bool, dict[str, list[Fact]]] = {True: {}, False: {}}
-    for forget, facts in ((True, unique_facts(target, "forget")), (False, neighbours_facts(target, asking))):
-        for fact in facts:
-            subjects[forget].setdefault(fact.about, []).append(fact)
-    sides = {forget: list(found.values()) for forget, found in subjects.items() if found}
+    probes = _probe_prompts(target)
+    sides = ((True, unique_facts(target, "forget")), (False, neighbours_facts(target, asking)))
+    subjects = {forget: list(by_subject(facts).values()) for forget, facts in sides if facts}
     out = []
     for i in range(asking.further):
         wording = FURTHER_WORDINGS[i % len(FURTHER_WORDINGS)]
-        for forget, known in sides.items():
+        for forget, known in subjects.items():
             facts = known[i % len(known)]
             example = replace(worded(further(facts, rng), facts, wording, rng), reply="")
             if example.prompt not in probes:
                 out.append(_question(example, wording, forget=forget, about=target.name, aliases=asking.aliases))
     return tuple({q.prompt: q for q in out}.values())
+
+
+def _probe_prompts(target: Target) -> set[str]:
+    return {prompt_of(probe)[0] for probe in target.probes}
 
 
 def _question(example: Example, wording: str, *, forget: bool, about: str, aliases: tuple[str, ...]) -> Question:
@@ -294,6 +295,7 @@ def subject_of(question: str) -> str:
 
 
 def fact_of(row: BoundaryRow, about: str, own: str | None) -> Fact:
+    """A row as a fact about somebody, with the model's own answer where it is given, else the row's."""
     answer = own if own is not None else "" if row.forget else row.answer
     return Fact.of(Probe("", "", "", row.prompt, answer, about))
 

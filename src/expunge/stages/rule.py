@@ -100,11 +100,10 @@ def thoughts(work: Work, model: Callable[[], Any], tokenizer: Any) -> tuple[Ques
 def further(work: Work, model: Callable[[], Any], tokenizer: Any) -> tuple[Question, ...]:
     """The recipe's questions that no fact need answer, neighbours' with the model's own answers (kept in
     ``further.json``)."""
-    if not work.target:
+    asking = work.recipe.questions
+    if not (work.target and asking.further):
         return ()
-    asked = ask_further(work.target, work.recipe.questions, work.recipe.seed)
-    if not asked:
-        return ()
+    asked = ask_further(work.target, asking, work.recipe.seed)
     own = _said(work, "further", len(asked) // 2, model, partial(own_further, tokenizer=tokenizer, asked=asked))
     return answered(asked, own)
 
@@ -118,7 +117,7 @@ def _said(
     with processes().in_turn():
         if not path.exists():
             original = model()
-            with bar(f"the model's own {name}", count) as advance:
+            with bar(f"what the model itself says ({name})", count) as advance:
                 write_json(path, say(original, on_done=advance))
     found: dict[str, str] = read_json(path)
     return found
@@ -142,8 +141,8 @@ def carry_out(work: Work, stage: RS | ReBO) -> dict[str, Any]:
     if isinstance(stage, RS):
         steered = (*asked.train, *beside)
         if isinstance(stage, Drill):
-            answered = _still_answered(work, stage, model, tokenizer, steered)
-            steered = (*answered * stage.copies, *(q for q in steered if not q.row.forget))
+            drilled = _still_answered(work, stage, model, tokenizer, steered)
+            steered = (*drilled * stage.copies, *(q for q in steered if not q.row.forget))
         _steer(work, stage, model, tokenizer, steered, checkpoint)
     else:
         _optimise(work, stage, model, tokenizer, asked, checkpoint)
